@@ -1,0 +1,37 @@
+# `make demo` and `make test` are the whole set-up; both install first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install demo test lint bench clean
+
+install: $(STAMP)
+
+# torch first and alone: from constraints.txt, so that no other package chooses its build.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "voxseg needs Python 3.11, 3.12 or 3.13; name one with 'make PYTHON=python3.12 ...'"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,brain]' -c constraints.txt
+	@touch $@
+
+demo: install
+	$(BIN)/voxseg demo --output demo
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+bench: install
+	$(BIN)/voxseg bench pool
+	$(BIN)/voxseg bench slic
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo

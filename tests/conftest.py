@@ -1,0 +1,44 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+_CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """Each device that ops are tested on; CUDA skips with a reason when absent."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
+            pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
+        pytest.skip(_CUDA_MISSING)
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def rng():
+    """A seeded NumPy generator."""
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def generator():
+    """A seeded torch generator."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder of real data that VOXSEG_DATA names; tests that use it skip without it."""
+    folder = os.environ.get("VOXSEG_DATA")
+    if not folder:
+        pytest.skip("VOXSEG_DATA is unset: it names a folder of real data that is not shipped")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"VOXSEG_DATA={folder} is not a folder")
+    return path

@@ -1,0 +1,1 @@
+"""Volumes, folder layouts, splits, supervoxel maps and transforms."""

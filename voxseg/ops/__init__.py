@@ -1,0 +1,1 @@
+"""Functions on tensors: superpixel pooling and SLIC."""

@@ -1,0 +1,1 @@
+"""SciPy and NumPy twins of the ops: slow, obvious, the definition of correct."""
