@@ -1,0 +1,143 @@
+"""What every entry of MODELS promises."""
+
+import copy
+import functools
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from voxseg.models import MODELS, count_parameters
+
+GOLDEN = json.loads(
+    (Path(__file__).parents[1] / "golden" / "voxresnet_parameters.json").read_text()
+)
+COUNT = 11
+SIZES = [(9, 7, 10), (1, 1, 1), (13, 6)]
+EVERY = pytest.mark.parametrize("name", MODELS)
+
+
+def random_case(size, batch=2, seed=0):
+    """An image of two channels and superpixels with ignored voxels and an empty number."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randn(batch, 2, *size, generator=generator)
+    superpixels = torch.randint(-1, COUNT - 1, (batch, *size), generator=generator)
+    return image, superpixels
+
+
+@functools.cache
+def build(name, spatial_dims=3):
+    """The network in eval mode, the same object each time: no test may change it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return MODELS[name].build(2, 3, spatial_dims=spatial_dims).eval()
+
+
+@EVERY
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_logits_have_the_image_grid(name, size):
+    image, superpixels = random_case(size)
+    with torch.no_grad():
+        logits = build(name, len(size))(image, superpixels, COUNT)
+    assert logits.shape == (2, 3, *size)
+    assert logits.isfinite().all()
+
+
+@EVERY
+def test_forward_is_classified_features(name):
+    model = build(name)
+    image, superpixels = random_case((5, 6, 7))
+    with torch.no_grad():
+        features = model.features(image)
+        logits = model(image, superpixels, COUNT)
+        assert features.shape == (2, model.feature_channels, 5, 6, 7)
+        torch.testing.assert_close(
+            model.classify(features, superpixels, COUNT), logits, rtol=0, atol=0
+        )
+        main, _ = model.supervise(image, superpixels, COUNT)
+        torch.testing.assert_close(main, logits)
+
+
+@EVERY
+def test_gradient_reaches_every_parameter(name):
+    # In eval mode: a bias right before a batch norm has no gradient in training.
+    model = copy.deepcopy(build(name))
+    image, superpixels = random_case((5, 3, 4), batch=1)
+    main, auxiliary = model.supervise(image, superpixels, COUNT)
+    weights = torch.randn(main.shape, generator=torch.Generator().manual_seed(1))
+    sum((weights * answer).sum() for answer in (main, *auxiliary)).backward()
+    silent = [
+        key
+        for key, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert not silent
+
+
+@EVERY
+def test_eval_is_deterministic(name):
+    model = build(name)
+    image, superpixels = random_case((5, 6, 7))
+    with torch.no_grad():
+        first = model(image, superpixels, COUNT)
+        torch.testing.assert_close(model(image, superpixels, COUNT), first, rtol=0, atol=0)
+
+
+@EVERY
+def test_state_dict_round_trip(name):
+    model = build(name)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for value in other.state_dict().values():
+            value.zero_()
+    image, superpixels = random_case((5, 6, 7))
+    file = io.BytesIO()
+    torch.save(model.state_dict(), file)
+    file.seek(0)
+    with torch.no_grad():
+        expected = model(image, superpixels, COUNT)
+        assert not torch.equal(other(image, superpixels, COUNT), expected)
+        other.load_state_dict(torch.load(file, weights_only=True))
+        torch.testing.assert_close(other(image, superpixels, COUNT), expected, rtol=0, atol=0)
+
+
+@EVERY
+def test_channels_last_gives_the_same_answer(name):
+    image, superpixels = random_case((5, 6, 7))
+    layout = torch.channels_last_3d
+    with torch.no_grad():
+        expected = build(name)(image, superpixels, COUNT)
+        model = copy.deepcopy(build(name)).to(memory_format=layout)
+        answer = model(image.contiguous(memory_format=layout), superpixels, COUNT)
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+
+
+@EVERY
+def test_pooled_designs_ask_for_superpixels(name):
+    model = build(name)
+    image, _ = random_case((5, 6, 7))
+    assert model.needs_superpixels == (not name.endswith("v0"))
+    if model.needs_superpixels:
+        with pytest.raises(ValueError, match="need superpixels"):
+            model(image)
+    else:
+        assert model(image).shape == (2, 3, 5, 6, 7)
+
+
+@EVERY
+def test_parameters_golden(name):
+    with torch.device("meta"):
+        model = MODELS[name].build(GOLDEN["in_channels"], GOLDEN["num_classes"])
+    count = count_parameters(model)
+    assert count.inference == GOLDEN["inference"][name]
+    assert count.auxiliary == GOLDEN["auxiliary"].get(name, 0)
+
+
+@EVERY
+def test_entry_is_complete(name):
+    entry = MODELS[name]
+    assert "arXiv:" in entry.paper
+    assert entry.description
+    assert set(entry.spatial_dims) == {2, 3}

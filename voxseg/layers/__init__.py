@@ -1,0 +1,8 @@
+"""Modules of one idea each; only models import them."""
+
+from voxseg.layers.superpixel import SuperpixelBranch as SuperpixelBranch
+from voxseg.layers.superpixel import SuperpixelClassifier as SuperpixelClassifier
+from voxseg.layers.superpixel import pool_scores as pool_scores
+from voxseg.layers.voxres import Deconvolution as Deconvolution
+from voxseg.layers.voxres import VoxRes as VoxRes
+from voxseg.layers.voxres import VoxResTrunk as VoxResTrunk

@@ -1,0 +1,95 @@
+"""Networks, one paper a file, and ``MODELS``: every variant of every network by name."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from torch import nn
+
+from voxseg.models.shared import LoadReport as LoadReport
+from voxseg.models.shared import ParameterCount as ParameterCount
+from voxseg.models.shared import count_parameters as count_parameters
+from voxseg.models.shared import load_shared_weights as load_shared_weights
+from voxseg.models.voxresnet import VoxResNet as VoxResNet
+
+
+class Build(Protocol):
+    """Build a network: channels in, classes out, 2 or 3 spatial axes."""
+
+    def __call__(self, in_channels: int, num_classes: int, *, spatial_dims: int = 3) -> nn.Module:
+        """Return the network with fresh weights."""
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One variant of one network."""
+
+    build: Build
+    """Builds it."""
+    paper: str
+    """Where it is described."""
+    description: str
+    """What it is, in one line."""
+    spatial_dims: tuple[int, ...] = (3, 2)
+    """Numbers of spatial axes it can have, the paper's first."""
+
+
+_CHEN = "arXiv:1608.05895"
+_BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
+
+_full = partial(VoxResNet, stages=3, fusion="features")
+_scores = partial(VoxResNet, stages=3, fusion="scores")
+_reduced4 = partial(VoxResNet, stages=1, width_divisor=4)
+_reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
+
+MODELS: dict[str, ModelEntry] = {
+    "voxresnet-full-v0": ModelEntry(
+        partial(_full, design="V0"), _CHEN, "Full, four summed taps, one classifier"
+    ),
+    "voxresnet-full-v1": ModelEntry(
+        partial(_full, design="V1"), _BOTH, "Full, class scores pooled over supervoxels"
+    ),
+    "voxresnet-full-v2": ModelEntry(
+        partial(_full, design="V2"), _BOTH, "Full, supervoxels classified instead of voxels"
+    ),
+    "voxresnet-full-v3": ModelEntry(
+        partial(_full, design="V3"), _BOTH, "Full, voxel and supervoxel branch added"
+    ),
+    "voxresnet-full-scores-v0": ModelEntry(
+        partial(_scores, design="V0"), _CHEN, "Full, classical: sum of four class-score heads"
+    ),
+    "voxresnet-full-scores-v1": ModelEntry(
+        partial(_scores, design="V1"), _BOTH, "Full, classical, class scores pooled"
+    ),
+    "voxresnet-full-scores-v2": ModelEntry(
+        partial(_scores, design="V2"), _BOTH, "Full, classical, four supervoxel heads"
+    ),
+    "voxresnet-full-scores-v3": ModelEntry(
+        partial(_scores, design="V3"), _BOTH, "Full, classical, both branches in four heads"
+    ),
+    "voxresnet-reduced4-v0": ModelEntry(
+        partial(_reduced4, design="V0"), _BOTH, "Reduced (/4): one stage, a quarter of the width"
+    ),
+    "voxresnet-reduced4-v1": ModelEntry(
+        partial(_reduced4, design="V1"), _BOTH, "Reduced (/4), class scores pooled"
+    ),
+    "voxresnet-reduced4-v2": ModelEntry(
+        partial(_reduced4, design="V2"), _BOTH, "Reduced (/4), supervoxels classified"
+    ),
+    "voxresnet-reduced4-v3": ModelEntry(
+        partial(_reduced4, design="V3"), _BOTH, "Reduced (/4), voxel and supervoxel branch added"
+    ),
+    "voxresnet-reduced8-v0": ModelEntry(
+        partial(_reduced8, design="V0"), _BOTH, "Reduced (/8): one stage, an eighth of the width"
+    ),
+    "voxresnet-reduced8-v1": ModelEntry(
+        partial(_reduced8, design="V1"), _BOTH, "Reduced (/8), class scores pooled"
+    ),
+    "voxresnet-reduced8-v2": ModelEntry(
+        partial(_reduced8, design="V2"), _BOTH, "Reduced (/8), supervoxels classified"
+    ),
+    "voxresnet-reduced8-v3": ModelEntry(
+        partial(_reduced8, design="V3"), _BOTH, "Reduced (/8), voxel and supervoxel branch added"
+    ),
+}
+"""Written out by hand: what is not here does not exist."""

@@ -1,0 +1,243 @@
+"""VoxResNet, full and reduced, with the four designs of a supervoxel-pooled last layer.
+
+Source: Chen, Dou, Yu and Heng, *VoxResNet: Deep Voxelwise Residual Networks for Volumetric Brain
+Segmentation*, 2016, arXiv:1608.05895; Reduced (/f) and the designs: Schuurmans, Berman and
+Blaschko, *Efficient semantic image segmentation with superpixel pooling*, 2018, arXiv:1806.02705,
+section 3.2.
+
+Departures:
+
+- Reduced (/f): its Figure 4 is a picture that no text repeats. Here it is the trunk up to VoxRes3
+  (one stage), one deconvolution and one 3x3x3 classifier, all widths divided by f; ``stages`` and
+  ``width_divisor`` are both options, so that the figure can be met whichever way it is read.
+- Full, ``fusion="features"``: the deconvolved taps all get the width of the first stage, are
+  summed and feed one classifier, so that V0, V2 and V3 differ in the last layer only. The
+  auxiliary heads, one a tap, exist for deep supervision and do nothing at inference.
+- Full, ``fusion="scores"``: the classical sum of four class-score heads; V2 and V3 then change each
+  of the heads.
+- A ReLU follows the deconvolutions, so that supervoxels pool an activation. Classifier weights
+  start from N(0, 0.01), all others from He's normal distribution.
+- One input channel a modality; the original feeds every modality twice.
+- The paper's Figure 6 counts 2304 parameters for a 3x3x3 layer from 64 channels to 4 classes; that
+  layer has 6912 (and 4 biases).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from voxseg.layers.superpixel import (
+    Design,
+    Reduce,
+    Scores,
+    SuperpixelClassifier,
+    needed,
+    pool_scores,
+    voxel_classifier,
+)
+from voxseg.layers.voxres import Deconvolution, Norm, Stride, VoxResTrunk
+
+Fusion = Literal["features", "scores"]
+
+WIDTHS = (32, 64, 64, 64, 64)
+"""Channels of the stem and of each stage; the paper has three stages."""
+
+
+class VoxResNet(nn.Module):
+    """A residual network for volumes (or images) of any size, with pooled designs V0 to V3.
+
+    V0 is the base network. V1 pools its class scores over supervoxels. V2 classifies supervoxels
+    instead of voxels. V3 adds both. Parameters that two designs share have the same names in
+    both, see ``voxseg.models.load_shared_weights``.
+
+    Args:
+        in_channels: channels of the image.
+        num_classes: number of classes, background included.
+        spatial_dims: 2 or 3.
+        stages: strided stages, 1 to 4; 3 is the full network, 1 the reduced one.
+        width_divisor: f; divides every width.
+        design: ``V0``, ``V1``, ``V2`` or ``V3``.
+        reduce: pooling over supervoxels, ``max`` or ``mean``.
+        fusion: ``features`` or ``scores``, see the module's departures. One tap alone (one stage)
+            is the same in both.
+        norm: ``batch``, ``instance`` or ``group``.
+        strides: stride of each stage, one number or one for each axis (for anisotropic voxels);
+            2 everywhere if not given.
+        widths: channels of the stem and of each stage before division by f;
+            32, 64, 64, ... if not given.
+        pooled_scores: what V1 pools, ``logits`` or ``softmax``.
+
+    Attributes:
+        receptive_field: voxels that one voxel of the deepest tap sees, by axis. The supervoxel
+            branch sees its whole supervoxel besides.
+        tap_receptive_fields: the same for every tap; 5, 23, 59 and 131 in the full network.
+        feature_channels: F, channels of ``features``.
+        needs_superpixels: whether ``forward`` wants superpixels.
+
+    Raises:
+        ValueError: an option is outside its range.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a choice of one of the papers, or open in them
+        self,
+        in_channels: int,
+        num_classes: int,
+        *,
+        spatial_dims: int = 3,
+        stages: int = 3,
+        width_divisor: int = 1,
+        design: Design = "V0",
+        reduce: Reduce = "max",
+        fusion: Fusion = "features",
+        norm: Norm = "batch",
+        strides: Sequence[Stride] | None = None,
+        widths: Sequence[int] | None = None,
+        pooled_scores: Scores = "logits",
+    ) -> None:
+        super().__init__()
+        if in_channels < 1 or num_classes < 1:
+            raise ValueError(
+                f"in_channels and num_classes must be at least 1, got {in_channels}, {num_classes}"
+            )
+        if fusion not in ("features", "scores"):
+            raise ValueError(f"fusion must be 'features' or 'scores', got {fusion!r}")
+        if pooled_scores not in ("logits", "softmax"):
+            raise ValueError(f"pooled_scores must be 'logits' or 'softmax', got {pooled_scores!r}")
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.spatial_dims = spatial_dims
+        self.design: Design = design
+        self.reduce: Reduce = reduce
+        self.fusion: Fusion = fusion
+        self.pooled_scores: Scores = pooled_scores
+        self.needs_superpixels = design != "V0"
+
+        divided = _divided_widths(stages, width_divisor, widths)
+        self.trunk = VoxResTrunk(spatial_dims, in_channels, divided, strides or (2,) * stages, norm)
+        self.tap_receptive_fields = self.trunk.receptive_fields
+        self.receptive_field = self.trunk.receptive_fields[-1]
+        # The reduced network reads its one stage alone, deeper ones every tap.
+        self.taps = (1,) if stages == 1 else tuple(range(stages + 1))
+        outputs = [divided[tap] if fusion == "scores" else divided[1] for tap in self.taps]
+        self.deconvs = nn.ModuleList(
+            Deconvolution(spatial_dims, divided[tap], output, self.trunk.strides[tap])
+            for tap, output in zip(self.taps, outputs, strict=True)
+        )
+        self.head_channels = outputs if fusion == "scores" else outputs[:1]
+        self.feature_channels = sum(self.head_channels)
+        self.heads = nn.ModuleList(
+            SuperpixelClassifier(spatial_dims, channels, num_classes, design, reduce)
+            for channels in self.head_channels
+        )
+        needs_auxiliary = fusion == "features" and len(self.taps) > 1
+        self.auxiliary = nn.ModuleList(
+            voxel_classifier(spatial_dims, channels, num_classes)
+            for channels in (outputs if needs_auxiliary else [])
+        )
+
+    def forward(
+        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> Tensor:
+        """Return class logits for every voxel.
+
+        Args:
+            x: (B, in_channels, *S) floating point; any size.
+            superpixels: (B, *S) integers below ``count``, negative = in no superpixel; V0 ignores
+                them. In no superpixel V1 and V3 answer with the voxel branch, V2 with its bias.
+            count: K, the same for the whole batch.
+
+        Returns:
+            (B, num_classes, *S). V1: pooled logits of the voxel's superpixel.
+
+        Raises:
+            ValueError: the image has other channels or axes than the network, or a pooled design
+                gets no superpixels.
+        """
+        return self.classify(self.features(x), superpixels, count)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the last layer reads, (B, feature_channels, *S), at full resolution."""
+        taps = self._taps(x)
+        size = x.shape[2:]
+        if self.fusion == "scores":
+            upsampled = [up(tap, size) for up, tap in zip(self.deconvs, taps, strict=True)]
+            return functional.relu(torch.cat(upsampled, 1), inplace=True)
+        fused: Tensor = self.deconvs[0](taps[0], size)
+        for up, tap in zip(list(self.deconvs)[1:], taps[1:], strict=True):
+            fused += up(tap, size)
+        return functional.relu(fused, inplace=True)
+
+    def classify(
+        self, features: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> Tensor:
+        """Return class logits (B, num_classes, *S) from the ``features`` of a whole image.
+
+        ``forward(x, ...)`` equals ``classify(features(x), ...)``; apart from each other they let
+        a volume that was seen window by window be pooled over whole supervoxels.
+        """
+        logits = _sum(self._head_scores(features, superpixels, count))
+        return self._pooled(logits, superpixels, count)
+
+    def supervise(
+        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of ``forward`` and one auxiliary answer for each tap, for training.
+
+        Every answer is (B, num_classes, *S). One tap alone has no auxiliary answer.
+        """
+        if self.fusion == "scores":
+            scores = self._head_scores(self.features(x), superpixels, count)
+            main = self._pooled(_sum(scores), superpixels, count)
+            return main, scores if len(scores) > 1 else []
+        size = x.shape[2:]
+        upsampled = [up(tap, size) for up, tap in zip(self.deconvs, self._taps(x), strict=True)]
+        main = self.classify(functional.relu(_sum(upsampled)), superpixels, count)
+        # Not strict: one tap alone has no auxiliary head.
+        heads = zip(self.auxiliary, upsampled, strict=False)
+        return main, [head(functional.relu(tap)) for head, tap in heads]
+
+    def _taps(self, x: Tensor) -> list[Tensor]:
+        if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"the image must be (B, {self.in_channels}, and {self.spatial_dims} spatial axes), "
+                f"got {tuple(x.shape)}"
+            )
+        taps = self.trunk(x)
+        return [taps[tap] for tap in self.taps]
+
+    def _head_scores(
+        self, features: Tensor, superpixels: Tensor | None, count: int | None
+    ) -> list[Tensor]:
+        parts = torch.split(features, self.head_channels, 1)
+        return [
+            head(part, superpixels, count) for head, part in zip(self.heads, parts, strict=True)
+        ]
+
+    def _pooled(self, logits: Tensor, superpixels: Tensor | None, count: int | None) -> Tensor:
+        if self.design != "V1":
+            return logits
+        superpixels, count = needed(superpixels, count)
+        return pool_scores(
+            logits, superpixels, count, reduce=self.reduce, scores=self.pooled_scores
+        )
+
+
+def _sum(tensors: Sequence[Tensor]) -> Tensor:
+    total = tensors[0]
+    for tensor in tensors[1:]:
+        total = total + tensor
+    return total
+
+
+def _divided_widths(stages: int, divisor: int, widths: Sequence[int] | None) -> tuple[int, ...]:
+    if not 1 <= stages < len(WIDTHS):
+        raise ValueError(f"stages must be 1 to {len(WIDTHS) - 1}, got {stages}")
+    full = tuple(widths) if widths is not None else WIDTHS[: stages + 1]
+    if len(full) != stages + 1:
+        raise ValueError(f"widths needs {stages + 1} numbers for {stages} stages, got {full}")
+    if divisor < 1 or any(width < 1 or width % divisor for width in full):
+        raise ValueError(f"width_divisor must divide every width of {full}, got {divisor}")
+    return tuple(width // divisor for width in full)
