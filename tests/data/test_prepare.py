@@ -1,0 +1,112 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxseg.data.layouts import Case
+from voxseg.data.prepare import (
+    PrepareSettings,
+    coordinate_channels,
+    foreground,
+    prepare_case,
+)
+from voxseg.errors import DataError
+
+
+@pytest.fixture
+def case(tmp_path, rng):
+    """An asymmetric subject on a left-handed, permuted grid with a stripped background."""
+    label = np.zeros((14, 11, 9), np.int16)
+    label[3:9, 2:8, 2:7] = 3
+    label[4:6, 3:7, 3:5] = 7
+    image = np.where(label > 0, 50 + 20 * label + rng.normal(0, 2, label.shape), 0)
+    affine = np.array([[0, 2.0, 0, 5], [-1.0, 0, 0, 6], [0, 0, 1.5, 7], [0, 0, 0, 1]])
+    paths = tmp_path / "a.nii.gz", tmp_path / "a_seg.nii.gz"
+    nib.save(nib.Nifti1Image(image.astype(np.float32), affine), paths[0])
+    nib.save(nib.Nifti1Image(label, affine), paths[1])
+    return Case("a", (paths[0],), paths[1]), label
+
+
+def one_hot(classes, count):
+    return np.stack([classes == k for k in range(count)]).astype(np.float32)
+
+
+def test_restore_undoes_orientation_and_crop(case):
+    case, label = case
+    prepared = prepare_case(case, PrepareSettings(margin_voxels=1), (0, 3, 7))
+    assert prepared.shape == (8, 8, 7)
+    assert prepared.spacing == (2.0, 1.0, 1.5)
+    classes = prepared.grid.restore(one_hot(prepared.label, 3))
+    np.testing.assert_array_equal(np.array([0, 3, 7])[classes], label)
+
+
+def test_restore_map_puts_values_back(case):
+    case, label = case
+    prepared = prepare_case(case, PrepareSettings(), (0, 3, 7))
+    back = prepared.grid.restore_map(prepared.label.astype(np.float32), outside=0.0)
+    np.testing.assert_array_equal(np.array([0, 3, 7])[back.astype(int)], label)
+
+
+def test_resampled_labels_come_back_almost_whole(case):
+    case, label = case
+    settings = PrepareSettings(spacing_mm=(0.5, 0.5, 0.5))
+    prepared = prepare_case(case, settings, (0, 3, 7))
+    assert prepared.spacing == (0.5, 0.5, 0.5)
+    back = np.array([0, 3, 7])[prepared.grid.restore(one_hot(prepared.label, 3))]
+    assert (back != label).mean() < 0.01
+
+
+@pytest.mark.parametrize("how", ["zscore", "median"])
+def test_normalisation_undoes_scale(case, how, tmp_path):
+    case, _ = case
+    source = nib.load(case.images[0])
+    louder = tmp_path / "louder.nii.gz"
+    nib.save(nib.Nifti1Image(source.get_fdata().astype(np.float32) * 7, source.affine), louder)
+    settings = PrepareSettings(normalise=how)
+    first = prepare_case(case, settings, (0, 3, 7))
+    second = prepare_case(Case("b", (louder,), None), settings, (0, 3, 7))
+    np.testing.assert_allclose(second.image, first.image, rtol=1e-5, atol=1e-5)
+    inside = first.image[0][first.label > 0]
+    middle = inside.mean() if how == "zscore" else np.median(inside)
+    np.testing.assert_allclose(middle, 0.0 if how == "zscore" else 1.0, atol=1e-5)
+
+
+def test_labels_that_are_not_listed_are_refused(case):
+    with pytest.raises(DataError, match=r"\[7\]"):
+        prepare_case(case[0], PrepareSettings(), (0, 3))
+
+
+def test_class_order_follows_the_list(case):
+    case, label = case
+    prepared = prepare_case(case, PrepareSettings(margin_voxels=20), (0, 7, 3))
+    back = np.array([0, 7, 3])[prepared.grid.restore(one_hot(prepared.label, 3))]
+    np.testing.assert_array_equal(back, label)
+
+
+def test_all_zero_images_are_refused(tmp_path):
+    path = tmp_path / "empty.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.float32), np.eye(4)), path)
+    with pytest.raises(DataError, match="all zeros"):
+        prepare_case(Case("empty", (path,), None), PrepareSettings(), (0, 1))
+
+
+def test_constant_images_are_refused(tmp_path):
+    path = tmp_path / "constant.nii.gz"
+    nib.save(nib.Nifti1Image(np.full((4, 5, 6), 3, np.float32), np.eye(4)), path)
+    with pytest.raises(DataError, match=r"constant \(3\)"):
+        prepare_case(Case("constant", (path,), None), PrepareSettings(), (0, 1))
+
+
+def test_auto_mask_takes_all_voxels_without_a_stripped_background():
+    array = np.ones((10, 10))
+    array[0, :5] = 0
+    assert foreground(array, "auto").all()
+    assert foreground(array, "nonzero").sum() == 95
+    array[:3] = 0
+    assert foreground(array, "auto").sum() == 70
+
+
+def test_coordinates_run_from_minus_one_to_one_and_beyond():
+    channels = coordinate_channels(((2, 7), (0, 3)), (slice(0, 9), slice(-1, 3)))
+    assert channels.shape == (2, 9, 4)
+    np.testing.assert_allclose(channels[0, :, 0], (np.arange(9) - 4) / 2)
+    np.testing.assert_allclose(channels[1, 0], [-2, -1, 0, 1])

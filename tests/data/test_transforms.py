@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+
+from voxseg.data.transforms import Augment, AugmentSettings
+
+OFF = {"flip_axes": (), "affine_probability": 0.0, "intensity_probability": 0.0}
+
+
+def sample(shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 4, (1, *shape), generator=generator, dtype=torch.uint8)
+    return {
+        "image": torch.rand((2, *shape), generator=generator),
+        "coordinates": torch.rand((len(shape), *shape), generator=generator),
+        "label": label,
+        "superpixels": label.int() * 1000,
+    }
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 8)], ids=str)
+def test_same_seed_same_bits_and_other_seed_other_patch(shape):
+    augment = Augment(AugmentSettings(affine_probability=1.0, intensity_probability=1.0), shape)
+    big = augment.cut_voxels(np.random.default_rng(0))
+    first, again, other = (augment(sample(big), seed) for seed in (5, 5, 6))
+    for key, value in first.items():
+        assert value.shape[1:] == shape
+        torch.testing.assert_close(again[key], value, rtol=0, atol=0)
+    assert not torch.equal(first["image"], other["image"])
+
+
+def test_all_off_changes_nothing():
+    augment = Augment(AugmentSettings(**OFF), (5, 6, 7))
+    assert augment.cut_voxels(np.random.default_rng(0)) == (5, 6, 7)
+    given = sample((5, 6, 7))
+    for key, value in augment(dict(given), 0).items():
+        torch.testing.assert_close(value, given[key], rtol=0, atol=0)
+
+
+def test_flip_moves_all_maps_alike_and_mirrors_the_coordinate():
+    augment = Augment(AugmentSettings(**{**OFF, "flip_axes": (1,)}), (5, 6, 7))
+    given = sample((5, 6, 7))
+    outcomes = [augment(dict(given), seed) for seed in range(20)]
+    flipped = [o for o in outcomes if not torch.equal(o["image"], given["image"])]
+    assert 4 <= len(flipped) <= 16
+    one = flipped[0]
+    for key in ("image", "label", "superpixels"):
+        torch.testing.assert_close(one[key], given[key].flip(2))
+    torch.testing.assert_close(one["coordinates"][1], -given["coordinates"][1].flip(1))
+    torch.testing.assert_close(one["coordinates"][0], given["coordinates"][0].flip(1))
+
+
+def test_affine_keeps_label_values_and_moves_maps_together():
+    augment = Augment(AugmentSettings(**{**OFF, "affine_probability": 1.0}), (12, 12, 12))
+    big = augment.cut_voxels(np.random.default_rng(0))
+    assert min(big) > 12
+    given = sample(big)
+    out = augment(dict(given), 3)
+    assert out["label"].dtype == torch.uint8
+    assert set(out["label"].unique().tolist()) <= {0, 1, 2, 3}
+    torch.testing.assert_close(out["superpixels"], out["label"].int() * 1000)
+
+
+def test_intensity_leaves_maps_alone():
+    augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
+    given = sample((8, 9, 7))
+    out = augment(dict(given), 1)
+    assert not torch.equal(out["image"], given["image"])
+    for key in ("label", "superpixels", "coordinates"):
+        torch.testing.assert_close(out[key], given[key], rtol=0, atol=0)
+    assert out["image"].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "bad", [{"gamma": 1.0}, {"noise": -0.1}, {"affine_probability": 1.5}, {"scale": 1.0}]
+)
+def test_settings_rejects_impossible_values(bad):
+    with pytest.raises(ValueError, match=r"augment\."):
+        AugmentSettings(**bad)

@@ -1,0 +1,316 @@
+"""Find images and labels in the arrangements that people keep them in.
+
+Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
+Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
+and JSON lists, and for prediction any folder of images or a single file. What could be read in two
+ways is an error that says what was found. Hidden files (macOS writes ``._x``) do not count.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from voxseg.data.case_lists import read_class_names, read_csv, read_json
+from voxseg.data.cases import Case, Dataset
+from voxseg.data.pairing import (
+    Source,
+    channel_sources,
+    is_image_word,
+    is_marked_label,
+    pair,
+    refuse_incomplete_channels,
+    single_sources,
+)
+from voxseg.data.volume import case_name, is_volume_file
+from voxseg.errors import DataError
+
+__all__ = ["Case", "Dataset", "find_cases"]
+
+_IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img")
+_LABEL_FOLDERS = (
+    "labelsTr", "labels", "label", "segmentations", "segs", "seg", "masks", "mask",
+)  # fmt: skip
+_UNLABELLED_FOLDERS = frozenset({"unlabelled", "unlabeled", "imagests", "images_unlabelled"})
+_IBSR = re.compile(r"^(IBSR_\d+)(?:_(.+))?$", re.IGNORECASE)
+# In order of preference. IBSR's "fill" adds sulcal CSF that the other label and _seg lack.
+_IBSR_IMAGES = (None, "ana_strip", "ana")
+_IBSR_LABELS = ("seg", "segtri_ana", "segtri_fill_ana")
+_IBSR_CLASSES = {0: "background", 1: "CSF", 2: "grey matter", 3: "white matter"}
+
+
+def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = True) -> Dataset:
+    """Find the cases of a data set.
+
+    Args:
+        root: Folder, CSV or JSON list, or a single image.
+        labels: Folder (or file) of the labels, if apart from ``root``.
+        need_labels: Whether every case must have a label, as training needs. Without, images
+            alone are cases too, and a file counts as a label only if its image is there.
+
+    Returns:
+        Cases sorted by id. If labels are needed, images in folders called ``unlabelled`` or
+        ``imagesTs`` are listed apart.
+
+    Raises:
+        DataError: Nothing is found, an image lacks its label or a label its image, or pairing is
+            ambiguous.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise DataError(f"there is no file or folder {root}; check the name")
+    if labels is not None:
+        dataset = _two_folders(root, Path(labels), need_labels)
+    elif root.is_file():
+        dataset = _listed_or_single(root, need_labels)
+    else:
+        dataset = _folder(root, need_labels)
+    return _checked(dataset, root, need_labels)
+
+
+def _folder(root: Path, need_labels: bool) -> Dataset:
+    parts = _subfolder(root, _IMAGE_FOLDERS), _subfolder(root, _LABEL_FOLDERS)
+    if parts[0] is not None and (parts[1] is not None or not need_labels):
+        dataset = _two_folders(parts[0], parts[1], need_labels)
+        waiting = [
+            folder
+            for folder in sorted(root.iterdir())
+            if folder.is_dir() and folder.name.lower() in _UNLABELLED_FOLDERS
+        ]
+        more = [case for folder in waiting for case in _images_only(folder)]
+        names = read_class_names(root / "dataset.json")
+        return _with_unlabelled(replace(dataset, class_names=names), more, need_labels)
+    files = _volumes(root)
+    waiting_files = [path for path in files if _is_set_apart(path, root)]
+    files = [path for path in files if path not in set(waiting_files)]
+    if files and all(_IBSR.match(case_name(path)) for path in files):
+        dataset = _ibsr(files, need_labels)
+        sources = [source for source, _, _ in _ibsr_cases(waiting_files)]
+    else:
+        dataset = _one_folder(root, files, need_labels)
+        sources = single_sources(waiting_files, root)
+    return _with_unlabelled(dataset, _cases(sources, {}), need_labels)
+
+
+def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> Dataset:
+    """Pair the images of one folder with the labels of another, or one file with another."""
+    for place in (images_at, labels_at):
+        if place is not None and not place.exists():
+            raise DataError(f"there is no file or folder {place}; check the name")
+    if images_at.is_file():
+        if labels_at is None or not labels_at.is_file():
+            raise DataError(
+                f"{images_at} is a file and {labels_at} is none; give two files or two folders"
+            )
+        case = Case(case_name(images_at), (images_at,), labels_at)
+        return Dataset("an image and its label", (case,), {})
+    images, labels = _volumes(images_at), [] if labels_at is None else _volumes(labels_at)
+    label_root = labels_at or images_at
+    names = read_class_names(images_at.parent / "dataset.json")
+    is_decathlon = images_at.name == "imagesTr"
+    layout = "Medical Segmentation Decathlon" if is_decathlon else "two folders"
+    sources = single_sources(images, images_at)
+    channels = channel_sources(images, images_at)
+    found, orphans = pair(sources, labels, label_root, is_apart=True, is_strict=need_labels)
+    if channels is not None and not found and (labels or images_at.name.startswith("images")):
+        layout, sources = "nnU-Net", channels
+        found, orphans = pair(sources, labels, label_root, is_apart=True, is_strict=need_labels)
+    elif not found:
+        refuse_incomplete_channels(images, labels)
+    _refuse_unpaired(sources, found, orphans, need_labels)
+    return Dataset(layout, tuple(_cases(sources, found)), names)
+
+
+def _one_folder(root: Path, files: Sequence[Path], need_labels: bool) -> Dataset:
+    """Pair by name what lies in one folder and its subfolders."""
+    labels = [path for path in files if is_marked_label(path)]
+    images = [path for path in files if not is_marked_label(path)]
+    sources = single_sources(images, root)
+    found, orphans = pair(sources, labels, root, is_apart=False, is_strict=need_labels)
+    channels = channel_sources(images, root)
+    if channels is not None and not found:
+        found, orphans = pair(channels, labels, root, is_apart=False, is_strict=need_labels)
+        is_unclear = len(channels) == 1 < len(images) and not root.name.startswith("images")
+        if not labels and is_unclear:
+            raise DataError(
+                f"{root} may hold one case of {len(images)} channels or {len(images)} cases; list "
+                "them in a CSV file with the columns case,image,image2"
+            )
+        sources = channels if found or not labels else sources
+    _refuse_unpaired(sources, found, orphans, need_labels)
+    if not need_labels and orphans:  # nothing that they could be a label of: images after all
+        sources = [*sources, *single_sources(orphans, root)]
+    layout = "a folder of pairs" if found else "a folder of images"
+    return Dataset(layout, tuple(_cases(sources, found)), {})
+
+
+def _ibsr(files: Sequence[Path], need_labels: bool) -> Dataset:
+    """Pair IBSR's files by subject, choosing among its images and labels."""
+    entries = _ibsr_cases(files)
+    sources = [source for source, _, _ in entries]
+    found = {index: label for index, (_, label, _) in enumerate(entries) if label is not None}
+    orphans = [label for source, label, _ in entries if label is not None and not source.images]
+    _refuse_unpaired(sources, found, orphans, need_labels)
+    cases = [case for case in _cases(sources, found) if case.images]
+    left_aside = Counter(suffix for _, _, others in entries for suffix in others)
+    notes = tuple(
+        f"left aside: _{suffix} of {count} IBSR subjects (to use them, give a CSV list)"
+        for suffix, count in sorted(left_aside.items())
+    )
+    return Dataset("IBSR", tuple(cases), _IBSR_CLASSES, notes=notes)
+
+
+def _ibsr_cases(files: Sequence[Path]) -> list[tuple[Source, Path | None, list[str]]]:
+    """Return image, label and the suffixes left aside of every subject."""
+    by_subject: dict[str, dict[str | None, Path]] = {}
+    for path in files:
+        match = _IBSR.match(case_name(path))
+        subject, suffix = (match[1].upper(), match[2]) if match else (case_name(path), None)
+        kinds = by_subject.setdefault(subject, {})
+        key = suffix.lower() if suffix else None
+        if key in kinds:
+            raise DataError(f"two files for one subject: {kinds[key]} and {path}; keep one of them")
+        kinds[key] = path
+    entries = []
+    for subject, kinds in sorted(by_subject.items()):
+        image = next((kind for kind in _IBSR_IMAGES if kind in kinds), "")
+        label = next((kind for kind in _IBSR_LABELS if kind in kinds), "")
+        others = [kind or "image" for kind in kinds if kind not in (image, label)]
+        images = (kinds[image],) if image in kinds else ()
+        entries.append((Source(subject, images, Path()), kinds.get(label), others))
+    return entries
+
+
+def _listed_or_single(path: Path, need_labels: bool) -> Dataset:
+    suffix = path.suffix.lower()
+    held_out: list[Case] = []
+    names: dict[int, str] = {}
+    if suffix in (".csv", ".tsv"):
+        layout, cases = "a CSV list", read_csv(path)
+    elif suffix == ".json":
+        layout, (cases, held_out) = "a JSON list", read_json(path)
+        names = read_class_names(path)
+    elif not is_volume_file(path):
+        raise DataError(
+            f"{path} is neither a .nii or .nii.gz volume nor a .csv or .json list; convert it, or "
+            "give another file"
+        )
+    elif need_labels:
+        raise DataError(
+            f"{path} is one image without its label; give a folder with both, or a CSV list"
+        )
+    else:
+        layout, cases = "a single image", [Case(case_name(path), (path,), None)]
+    unlabelled = [case for case in cases if case.label is None] if need_labels else []
+    labelled = [case for case in cases if case not in unlabelled]
+    dataset = Dataset(layout, tuple(labelled), names)
+    return _with_unlabelled(dataset, [*unlabelled, *held_out], need_labels)
+
+
+def _checked(dataset: Dataset, root: Path, need_labels: bool) -> Dataset:
+    """Sort by id and refuse an empty set or ids that occur twice."""
+    if not dataset.cases:
+        if dataset.unlabelled:
+            raise DataError(
+                f"{root} holds {len(dataset.unlabelled)} images but no labels; training needs "
+                "both: name labels X_seg.nii.gz, or give their folder"
+            )
+        raise DataError(_nothing_found(root))
+    counts = Counter(case.case_id for case in dataset.cases)
+    twice = [case_id for case_id, count in counts.items() if count > 1]
+    if twice:
+        first, second = [c.images[0] for c in dataset.cases if c.case_id == twice[0]][:2]
+        raise DataError(
+            f"two cases are called {twice[0]}: {first} and {second}; keep one, rename one, or name "
+            "the cases in a CSV list"
+        )
+    return replace(
+        dataset,
+        cases=tuple(sorted(dataset.cases, key=lambda case: case.case_id)),
+        unlabelled=tuple(sorted(dataset.unlabelled, key=lambda case: case.case_id)),
+    )
+
+
+def _nothing_found(root: Path) -> str:
+    suffixes = Counter(
+        "".join(path.suffixes[-2:]).lower() or "without suffix"
+        for path in (root.rglob("*") if root.is_dir() else ())
+        if path.is_file() and not path.name.startswith(".")
+    )
+    found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    return (
+        f"{root} holds no .nii or .nii.gz image (found: {found or 'nothing'}); give a folder of "
+        "NIfTI volumes, or convert yours"
+    )
+
+
+def _refuse_unpaired(
+    sources: Sequence[Source],
+    found: dict[int, Path],
+    orphans: Sequence[Path],
+    need_labels: bool,
+) -> None:
+    """Refuse images without label and labels without image, naming the first."""
+    if not need_labels:
+        return
+    bare = [source for index, source in enumerate(sources) if source.images and index not in found]
+    if orphans:
+        raise DataError(
+            f"{_count(len(orphans), 'label')} without image, the first {orphans[0]}; add the "
+            f"image, remove the label, or list the pairs in a CSV file"
+        )
+    if bare:
+        raise DataError(
+            f"{_count(len(bare), 'image')} of {len(sources)} without label, the first "
+            f"{bare[0].images[0]}; name its label {bare[0].name}_seg.nii.gz, or move it into a "
+            "folder called unlabelled"
+        )
+
+
+def _cases(sources: Sequence[Source], found: dict[int, Path]) -> list[Case]:
+    """Name the cases: after the file, or after its folder where files of many share a name."""
+    counts = Counter(source.name for source in sources)
+    cases = []
+    for index, source in enumerate(sources):
+        name = source.name
+        if source.folder.parts and (counts[name] > 1 or is_image_word(name)):
+            is_only = sum(other.folder == source.folder for other in sources) == 1
+            name = "_".join((*source.folder.parts, *(() if is_only else (name,))))
+        cases.append(Case(name, source.images, found.get(index)))
+    return cases
+
+
+def _images_only(folder: Path) -> list[Case]:
+    images = _volumes(folder)
+    sources = channel_sources(images, folder) or single_sources(images, folder)
+    return _cases(sources, {})
+
+
+def _with_unlabelled(dataset: Dataset, more: Sequence[Case], need_labels: bool) -> Dataset:
+    if need_labels:
+        return replace(dataset, unlabelled=(*dataset.unlabelled, *more))
+    return replace(dataset, cases=(*dataset.cases, *more))
+
+
+def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
+    return next((root / name for name in names if (root / name).is_dir()), None)
+
+
+def _is_set_apart(path: Path, root: Path) -> bool:
+    return any(part.lower() in _UNLABELLED_FOLDERS for part in path.relative_to(root).parts[:-1])
+
+
+def _volumes(root: Path) -> list[Path]:
+    """Return the volumes below ``root``, sorted; nothing of hidden folders."""
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if is_volume_file(path)
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

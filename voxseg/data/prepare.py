@@ -1,0 +1,255 @@
+"""From a subject's files to the arrays that a network sees, and back to the subject's own grid.
+
+The way there: read, check, RAS+ order, resample to a common spacing if asked, crop to the
+foreground, normalise inside it, compute supervoxels. ``Grid`` remembers each step, and
+``Grid.restore`` undoes them for a prediction.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from voxseg.data.layouts import Case
+from voxseg.data.orientation import Orientation, orientation_of
+from voxseg.data.resample import argmax_on_grid, resample_image, resample_label
+from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
+from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
+from voxseg.errors import DataError
+
+NORMALISATIONS = ("zscore", "median", "none")
+MASKS = ("auto", "nonzero", "all")
+_AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareSettings:
+    """How a subject's volume becomes network input."""
+
+    spacing_mm: tuple[float, ...] = ()
+    """Common voxel size in RAS+ order; empty keeps each subject's own."""
+    mask: str = "auto"
+    """Foreground: "nonzero" voxels, "all" of them, or "auto": nonzero if a tenth of them is 0."""
+    margin_voxels: int = 4
+    """Voxels kept around the foreground's box."""
+    normalise: str = "zscore"
+    """Inside the foreground: "zscore", "median" (divide by it, so that 0 stays 0) or "none"."""
+    coordinates: bool = False
+    """Add the position within the foreground's box, in [-1, 1] along each axis, as channels."""
+
+    def __post_init__(self) -> None:
+        if self.normalise not in NORMALISATIONS:
+            raise ValueError(f"data.normalise must be one of {NORMALISATIONS}: {self.normalise!r}")
+        if self.mask not in MASKS:
+            raise ValueError(f"data.mask must be one of {MASKS}: {self.mask!r}")
+        if any(s <= 0 for s in self.spacing_mm) or len(self.spacing_mm) not in (0, 2, 3):
+            raise ValueError(f"data.spacing_mm must be positive, one per axis: {self.spacing_mm}")
+        if self.margin_voxels < 0:
+            raise ValueError(f"data.margin_voxels must not be negative: {self.margin_voxels}")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where prepared arrays lie in the subject's own grid."""
+
+    source_shape: tuple[int, ...]
+    orientation: Orientation
+    working_shape: tuple[int, ...]
+    """Shape after reorientation and resampling, before the crop."""
+    box: tuple[tuple[int, int], ...]
+    """Start and stop of the crop on the working grid."""
+
+    @property
+    def _ras_shape(self) -> tuple[int, ...]:
+        return tuple(self.source_shape[a] for a in self.orientation.axes)
+
+    @property
+    def _slices(self) -> tuple[slice, ...]:
+        return tuple(slice(a, b) for a, b in self.box)
+
+    def restore(self, probabilities: np.ndarray) -> np.ndarray:
+        """Turn class scores (num_classes, *crop) into class indices (uint8 or int32) at the source.
+
+        Outside the crop lies class 0. When resampling, one class at a time is brought to the
+        source's grid and compared with the best so far.
+        """
+        dtype = np.uint8 if len(probabilities) <= 256 else np.int32
+        if self.working_shape == self._ras_shape:
+            label = np.zeros(self.working_shape, dtype)
+            label[self._slices] = probabilities.argmax(0)
+        else:
+            label = argmax_on_grid(probabilities, self.box, self.working_shape, self._ras_shape)
+        return np.ascontiguousarray(self.orientation.from_ras(label.astype(dtype, copy=False)))
+
+    def restore_map(self, values: np.ndarray, outside: float) -> np.ndarray:
+        """Bring one float map (*crop) to the source's grid; ``outside`` fills what was cropped."""
+        full = np.full(self.working_shape, outside, np.float32)
+        full[self._slices] = values
+        if self.working_shape != self._ras_shape:
+            full = resample_image(full, self._ras_shape, order=1)
+        return np.ascontiguousarray(self.orientation.from_ras(full))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One subject as the network sees it."""
+
+    case_id: str
+    image: np.ndarray
+    """(C, *S) float32, normalised."""
+    label: np.ndarray | None
+    """(*S) uint8 or int32 class indices."""
+    superpixels: np.ndarray | None
+    """(*S) int32, -1 outside the foreground."""
+    mask_box: tuple[tuple[int, int], ...]
+    """The foreground's box within the crop, start and stop per axis."""
+    spacing: tuple[float, ...]
+    """Voxel size in mm, RAS+ order."""
+    grid: Grid
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape of the crop."""
+        return tuple(self.image.shape[1:])
+
+
+def read_case(case: Case) -> tuple[list[Volume], Volume | None]:
+    """Read a case's channels and label and check that they share one grid."""
+    volumes = [read_image(path) for path in case.images]
+    for other in volumes[1:]:
+        check_same_grid(volumes[0], other)
+    if case.label is None:
+        return volumes, None
+    label = read_label(case.label)
+    check_same_grid(volumes[0], label)
+    return volumes, label
+
+
+def prepare_case(
+    case: Case,
+    settings: PrepareSettings,
+    label_values: tuple[int, ...],
+    supervoxels: SupervoxelSettings | None = None,
+) -> Prepared:
+    """Read and prepare one case.
+
+    Args:
+        case: its files; without a label, ``Prepared.label`` is None.
+        settings: crop, spacing, normalisation.
+        label_values: values in the label file, in the order of the classes; the first is
+            background. A value in the file that is not listed is an error.
+        supervoxels: how to compute supervoxels on the cropped volume; None for none.
+    """
+    volumes, label = read_case(case)
+    first = volumes[0]
+    orientation = orientation_of(first.affine)
+    spacing = tuple(first.spacing[a] for a in orientation.axes)
+    arrays = [orientation.to_ras(v.array) for v in volumes]
+    classes = None if label is None else _class_indices(label, label_values)
+    if classes is not None:
+        classes = orientation.to_ras(classes)
+    if settings.spacing_mm:
+        shape = _resampled_shape(arrays[0].shape, spacing, settings.spacing_mm)
+        spacing = settings.spacing_mm
+        arrays = [resample_image(a, shape, order=1) for a in arrays]
+        classes = None if classes is None else resample_label(classes, shape)
+    mask = foreground(arrays[0], settings.mask)
+    inner = _bounding_box(mask, case.images[0])
+    box = tuple(
+        (max(0, a - settings.margin_voxels), min(n, b + settings.margin_voxels))
+        for (a, b), n in zip(inner, mask.shape, strict=True)
+    )
+    grid = Grid(first.array.shape, orientation, tuple(mask.shape), box)
+    cut = tuple(slice(a, b) for a, b in box)
+    mask = np.ascontiguousarray(mask[cut])
+    image = np.stack([_normalise(a[cut], mask, settings.normalise, first.path) for a in arrays])
+    regions = None
+    if supervoxels is not None:
+        regions = cached_supervoxels(image, spacing, supervoxels, mask=mask)
+    return Prepared(
+        case_id=case.case_id,
+        image=image,
+        label=None if classes is None else np.ascontiguousarray(classes[cut]),
+        superpixels=regions,
+        mask_box=tuple((a - o, b - o) for (a, b), (o, _) in zip(inner, box, strict=True)),
+        spacing=spacing,
+        grid=grid,
+    )
+
+
+def foreground(array: np.ndarray, mode: str) -> np.ndarray:
+    """Mark the voxels that normalisation and supervoxels use (boolean, shape of ``array``)."""
+    if mode == "all":
+        return np.ones(array.shape, bool)
+    nonzero = array != 0
+    if mode == "auto" and nonzero.mean() > 1 - _AUTO_ZERO_SHARE:
+        return np.ones(array.shape, bool)
+    return nonzero
+
+
+def coordinate_channels(
+    mask_box: tuple[tuple[int, int], ...], window: tuple[slice, ...]
+) -> np.ndarray:
+    """Position of each voxel of ``window`` in the foreground's box, (D, *window) float32.
+
+    -1 is the box's first voxel along an axis, 1 its last; outside the box the line goes on.
+    ``window`` may reach beyond the array (a padded patch).
+    """
+    lines = []
+    for (start, stop), cut in zip(mask_box, window, strict=True):
+        half = max((stop - 1 - start) / 2, 0.5)
+        positions = np.arange(cut.start, cut.stop)
+        lines.append(((positions - (start + stop - 1) / 2) / half).astype(np.float32))
+    return np.stack(np.meshgrid(*lines, indexing="ij"))
+
+
+def _class_indices(label: Volume, values: tuple[int, ...]) -> np.ndarray:
+    found = np.unique(label.array)
+    unknown = sorted(set(found.tolist()) - set(values))
+    if unknown:
+        raise DataError(
+            f"{label.path} holds label values {unknown} that the configuration does not list "
+            f"({list(values)}); add them to data.labels, or correct the file"
+        )
+    dtype = np.uint8 if len(values) <= 256 else np.int32
+    order = np.argsort(values)
+    return order[np.searchsorted(np.asarray(values)[order], label.array)].astype(dtype)
+
+
+def _resampled_shape(
+    shape: tuple[int, ...], spacing: tuple[float, ...], target: tuple[float, ...]
+) -> tuple[int, ...]:
+    return tuple(max(1, round(n * s / t)) for n, s, t in zip(shape, spacing, target, strict=True))
+
+
+def _bounding_box(mask: np.ndarray, path: Path) -> tuple[tuple[int, int], ...]:
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        used = np.flatnonzero(mask.any(axis=others))
+        if not len(used):
+            raise DataError(f"{path} is all zeros: there is nothing to segment; check the file")
+        box.append((int(used[0]), int(used[-1]) + 1))
+    return tuple(box)
+
+
+def _normalise(array: np.ndarray, mask: np.ndarray, how: str, path: Path) -> np.ndarray:
+    array = array.astype(np.float32)
+    if how == "none":
+        return array
+    inside = array[mask]
+    if inside.min() == inside.max():
+        raise DataError(
+            f"{path} is constant ({inside.min():g}) in its foreground: there is nothing to "
+            "segment; check the file, or set data.normalise to none"
+        )
+    if how == "median":
+        middle = float(np.median(inside))
+        if middle <= 0:
+            raise DataError(
+                f"{path} has a median of {middle:g} in its foreground, so it cannot be divided "
+                "by it; set data.normalise to zscore"
+            )
+        return array / np.float32(middle)
+    mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    return ((array - mean) / deviation).astype(np.float32)

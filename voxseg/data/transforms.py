@@ -1,0 +1,174 @@
+"""Augmentation of training patches by MONAI's transforms, reproducible sample by sample.
+
+The random state is set from the sample's own seed before each call, so a patch depends on (seed,
+epoch, step) alone: not on threads, nor on what a resumed run drew before.
+"""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandAffined,
+    RandBiasField,
+    RandGaussianNoise,
+    RandGaussianSmooth,
+    RandScaleIntensity,
+    RandShiftIntensity,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentSettings:
+    """How strongly training patches are varied; 0 switches a transform off."""
+
+    flip_axes: tuple[int, ...] = (0,)
+    """Spatial axes mirrored with probability 1/2; 0 is left-right, for volumes are RAS+ here."""
+    affine_probability: float = 0.3
+    """Share of patches that are rotated and scaled."""
+    rotate_degrees: float = 10.0
+    """Largest rotation about each axis."""
+    scale: float = 0.1
+    """Largest relative change of size."""
+    intensity_probability: float = 0.3
+    """Share of patches, for each of brightness, contrast, gamma, smoothing."""
+    contrast: float = 0.15
+    """Largest relative change of intensity scale, and of offset in standard deviations."""
+    gamma: float = 0.3
+    """Gamma runs over [1 - gamma, 1 + gamma]."""
+    bias_field: float = 0.2
+    """Largest coefficient of the smooth multiplicative field."""
+    noise: float = 0.1
+    """Largest standard deviation of added Gaussian noise, in standard deviations of the image."""
+
+    def __post_init__(self) -> None:
+        for name in ("affine_probability", "intensity_probability"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"augment.{name} must be in [0, 1], got {value}")
+        for name in ("rotate_degrees", "scale", "contrast", "gamma", "bias_field", "noise"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"augment.{name} must not be negative, got {value}")
+        if self.gamma >= 1 or self.scale >= 1:
+            raise ValueError("augment.gamma and augment.scale must be under 1")
+
+    @property
+    def margin(self) -> float:
+        """How much larger than the patch a cut must be so that an affine sees no border."""
+        return 1 + self.scale + float(np.sin(np.deg2rad(self.rotate_degrees)))
+
+
+class Augment:
+    """Vary one patch: flips, affine, intensity, bias field, noise.
+
+    A call takes and gives the same dict of arrays: ``image`` (C, *S) float32, ``coordinates``
+    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent. A patch that
+    an affine will turn is cut larger, and its centre is kept.
+    """
+
+    def __init__(self, settings: AugmentSettings, patch_voxels: tuple[int, ...]) -> None:
+        self._settings = settings
+        self._patch = patch_voxels
+        self._thread = threading.local()  # MONAI's transforms hold their random state
+
+    def cut_voxels(self, rng: np.random.Generator) -> tuple[int, ...]:
+        """Decide whether this patch will be turned and scaled, and how large to cut it for that."""
+        if rng.random() >= self._settings.affine_probability:
+            return self._patch
+        # One more, so that a cut to be turned is larger than the patch whatever the settings.
+        return tuple(int(np.ceil(n * self._settings.margin)) + 1 for n in self._patch)
+
+    def __call__(self, sample: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+        """Vary ``sample``; the same ``seed`` gives the same bits."""
+        rng = np.random.default_rng(seed)
+        sample = self._affine(sample, rng)
+        sample = self._flip(sample, rng)
+        intensity = self._intensity()
+        if intensity is not None:
+            intensity.set_random_state(int(rng.integers(2**31)))
+            image = intensity(sample["image"])
+            sample["image"] = torch.as_tensor(image).as_subclass(torch.Tensor).float()
+        return sample
+
+    def _intensity(self) -> Compose | None:
+        if not hasattr(self._thread, "transforms"):
+            dimensions = len(self._patch)
+            self._thread.transforms = _intensity_transforms(self._settings, dimensions)
+        transforms: Compose | None = self._thread.transforms
+        return transforms
+
+    def _affine(
+        self, sample: dict[str, torch.Tensor], rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        settings = self._settings
+        if tuple(sample["image"].shape[1:]) == self._patch:
+            return sample
+        angle = np.deg2rad(settings.rotate_degrees)
+        dimensions = len(self._patch)
+        smooth = ("image", "coordinates")
+        warp = RandAffined(
+            keys=list(sample),
+            spatial_size=self._patch,
+            prob=1.0,
+            rotate_range=[angle] * (3 if dimensions == 3 else 1),
+            scale_range=[settings.scale] * dimensions,
+            mode=["bilinear" if key in smooth else "nearest" for key in sample],
+            padding_mode="border",
+        )
+        warp.set_random_state(int(rng.integers(2**31)))
+        kinds = {key: value.dtype for key, value in sample.items()}
+        # Labels and superpixel numbers below 2**24 are exact in float32, which grid_sample needs.
+        warped = warp({key: value.float() for key, value in sample.items()})
+        return {key: warped[key].as_subclass(torch.Tensor).to(kinds[key]) for key in sample}
+
+    def _flip(
+        self, sample: dict[str, torch.Tensor], rng: np.random.Generator
+    ) -> dict[str, torch.Tensor]:
+        for axis in self._settings.flip_axes:
+            if axis >= len(self._patch) or rng.random() < 0.5:
+                continue
+            sample = {key: value.flip(axis + 1) for key, value in sample.items()}
+            if "coordinates" in sample:
+                # A mirrored head lies at mirrored positions: the content moves, and so does its
+                # coordinate along the mirrored axis.
+                sign = torch.ones(len(self._patch))
+                sign[axis] = -1
+                sample["coordinates"] *= sign.view(-1, *[1] * len(self._patch))
+        return sample
+
+
+def _intensity_transforms(settings: AugmentSettings, dimensions: int) -> Compose | None:
+    probability = settings.intensity_probability
+    if not probability:
+        return None
+    steps = []
+    if settings.contrast:
+        steps += [
+            RandScaleIntensity(factors=settings.contrast, prob=probability),
+            RandShiftIntensity(offsets=settings.contrast, prob=probability),
+        ]
+    if settings.gamma:
+        low, high = 1 - settings.gamma, 1 + settings.gamma
+        steps.append(RandAdjustContrast(prob=probability, gamma=(low, high)))
+    if settings.bias_field:
+        steps.append(
+            RandBiasField(
+                degree=2,
+                coeff_range=(-settings.bias_field, settings.bias_field),
+                prob=probability,
+            )
+        )
+    if settings.noise:
+        steps += [
+            RandGaussianSmooth(
+                **{f"sigma_{a}": (0.25, 0.8) for a in "xyz"[:dimensions]}, prob=probability / 2
+            ),
+            RandGaussianNoise(std=settings.noise, prob=probability),
+        ]
+    if not steps:
+        return None
+    return Compose(steps)
