@@ -8,24 +8,25 @@ the version of the algorithm. The folder is ``VOXSEG_CACHE``, else ``$XDG_CACHE_
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from voxseg.errors import VoxsegError
 from voxseg.files import replacing
-from voxseg.ops.slic import VERSION, block_partition, slic
+from voxseg.ops.slic import VERSION, block_partition, renumber, slic
 
-METHODS = ("slic", "block")
+Method = Literal["slic", "block"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupervoxelSettings:
     """How a volume is divided."""
 
-    method: str = "slic"
+    method: Method = "slic"
     """"slic", or "block" for cubes."""
     size_mm: float = 7.0
     """Edge of a supervoxel."""
@@ -39,8 +40,6 @@ class SupervoxelSettings:
     """Pieces smaller than this part of the mean supervoxel join a neighbour."""
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"supervoxels.method must be one of {METHODS}, got {self.method!r}")
         for name in ("size_mm", "compactness", "iterations"):
             value = getattr(self, name)
             if value <= 0:
@@ -65,7 +64,17 @@ def compute_supervoxels(
     *,
     mask: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """Divide a volume (C, *S) into supervoxels (*S) int32, -1 outside ``mask`` (*S) boolean."""
+    """Divide a volume into supervoxels.
+
+    Args:
+        image: (C, *S).
+        spacing: voxel size in mm for each of ``S``.
+        settings: how.
+        mask: (*S) boolean; supervoxels cover it alone.
+
+    Returns:
+        (*S) int32, 0 to K - 1 in raster order of the first voxel, -1 outside the mask.
+    """
     if settings.method == "block":
         shape = image.shape[1:]
         return block_partition(shape, size_mm=settings.size_mm, spacing=spacing, mask=mask)
@@ -88,35 +97,32 @@ def cached_supervoxels(
     *,
     mask: np.ndarray[Any, Any] | None = None,
 ) -> np.ndarray[Any, Any]:
-    """As ``compute_supervoxels``, but taken from disk where the same was computed before."""
+    """As ``compute_supervoxels``, but taken from disk where the same was computed before.
+
+    Damaged files are computed again; a folder that cannot be written costs time, nothing else.
+    """
     key = _key(image, spacing, settings, mask)
     path = cache_folder() / "supervoxels" / key[:2] / f"{key}.npy"
     stored = _load(path, image.shape[1:])
     if stored is not None:
         return stored
     computed = compute_supervoxels(image, spacing, settings, mask=mask)
-    try:
-        with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, computed)
-    except VoxsegError:  # a cache that cannot be written costs time, not results
-        return computed
+    with suppress(VoxsegError), replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, computed)
     return computed
 
 
 def compact(superpixels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
-    """Renumber the regions that a cut still holds, to 0..K-1 in raster order; return map and K.
+    """Renumber the superpixels that a patch still holds.
 
-    Negative labels become -1.
+    Args:
+        superpixels: (*S) integer, a cut from a larger map; negative for none. Not changed.
+
+    Returns:
+        (*S) int32, 0 to K - 1 in raster order of the first voxel, -1 for none; and K.
     """
-    flat = superpixels.ravel()
-    present, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
-    kept = present >= 0
-    count = int(kept.sum())
-    order = np.full(len(present), -1, np.int32)
-    ranks = np.empty(count, np.int32)
-    ranks[np.argsort(first[kept], kind="stable")] = np.arange(count, dtype=np.int32)
-    order[kept] = ranks
-    return order[inverse].reshape(superpixels.shape), count
+    cut = np.array(superpixels, dtype=np.int32, order="C")
+    return cut, renumber(cut)
 
 
 def _key(
@@ -125,19 +131,21 @@ def _key(
     settings: SupervoxelSettings,
     mask: np.ndarray[Any, Any] | None,
 ) -> str:
+    """Hash everything that decides a map."""
     digest = hashlib.sha256()
-    digest.update(repr((VERSION, image.shape, str(image.dtype))).encode())
+    digest.update(repr((VERSION, image.shape, image.dtype.str, mask is not None)).encode())
     digest.update(repr((tuple(float(s) for s in spacing), astuple(settings))).encode())
-    digest.update(np.ascontiguousarray(image))
+    if settings.method != "block":
+        digest.update(np.ascontiguousarray(image).data)
     if mask is not None:
-        digest.update(np.packbits(mask))
+        digest.update(np.packbits(mask).data)
     return digest.hexdigest()
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
     """Read a stored map; a missing or damaged file is as good as none."""
     try:
-        stored: np.ndarray[Any, Any] = np.load(path)
+        stored: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return stored if stored.shape == shape and stored.dtype == np.int32 else None
