@@ -1,0 +1,174 @@
+"""``voxseg evaluate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from . import console as terminal
+from . import options
+
+if TYPE_CHECKING:
+    from voxseg.engine.evaluate import Evaluation
+    from voxseg.metrics import Summary
+    from voxseg.metrics.summary import Statistic
+
+_SOME_FAILED = 4
+_MOST_NAMED = 5
+_MOST_CLASSES = 4  # columns of a table; metrics.csv has them all
+
+
+def evaluate(
+    prediction: Annotated[Path, typer.Argument(help="Predicted mask, or a folder of them.")],
+    truth: Annotated[Path, typer.Argument(help="True mask, a folder of them, or a data set.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for CSV and JSON tables.")
+    ] = None,
+    tolerance_mm: Annotated[
+        float, typer.Option("--tolerance-mm", min=0, help="Of surface Dice.")
+    ] = 1.0,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="Classes to score, as 1,2,3; all by default.", metavar="LIST"
+        ),
+    ] = None,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score the masks of PREDICTION against TRUTH: Dice, IoU, HD95, ASSD, surface Dice, volumes.
+
+    Cases are paired by name. Exit code 4 when some cases failed and the others were scored.
+    """
+    from voxseg.engine.evaluate import check_output, write_evaluation
+    from voxseg.engine.evaluate import evaluate as run
+
+    classes = None if labels is None else _classes(labels)
+    if output is not None:
+        check_output(output, overwrite=overwrite)
+    screen = terminal.console(as_json)
+    with screen.status("scoring") as status:
+        evaluation = run(
+            prediction,
+            truth,
+            labels=classes,
+            tolerance_mm=tolerance_mm,
+            notify=lambda case, number, total: status.update(f"{case} ({number}/{total})"),
+        )
+    if output is not None:
+        write_evaluation(evaluation, output, overwrite=overwrite)
+    if as_json:
+        terminal.print_json(evaluation.to_json())
+    else:
+        show(evaluation, output)
+    _report_rest(evaluation)
+    if evaluation.failures:
+        raise typer.Exit(_SOME_FAILED)
+
+
+def summary_tables(summary: "Summary", tolerance_mm: float, title: str) -> tuple[Table, Table]:
+    """Build the tables of classes, mean and standard deviation over cases: overlap, and distances.
+
+    They are two so that each fits into 80 columns.
+    """
+    overlap = (
+        ("dice", "Dice", 3),
+        ("iou", "IoU", 3),
+        ("surface_dice", f"surface Dice {tolerance_mm:g} mm", 3),
+    )
+    distances = (
+        ("hd95_mm", "HD95 mm", 2),
+        ("assd_mm", "ASSD mm", 2),
+        ("volume_difference_ml", "volume error ml", 1),
+    )
+    return (
+        _summary_table(summary, overlap, title, "dice"),
+        _summary_table(summary, distances, "Distances and volumes", "hd95_mm"),
+    )
+
+
+def _summary_table(
+    summary: "Summary", columns: tuple[tuple[str, str, int], ...], title: str, counted: str
+) -> Table:
+    """Build one table; its last column counts the cases in which ``counted`` is undefined."""
+    rows = []
+    for row in summary.rows:
+        if counted not in row.statistics:
+            continue
+        cells = [_mean_sd(row.statistics.get(name), digits) for name, _, digits in columns]
+        rows.append([row.name, *cells, row.statistics[counted].undefined])
+    heads = [head for _, head, _ in columns]
+    return terminal.table(title, ("class", *heads, "undefined"), rows)
+
+
+def case_table(evaluation: "Evaluation") -> Table:
+    """Build the table of cases: Dice of each class, and the scores of the foreground."""
+    from voxseg.metrics.summary import class_name, foreground_means
+
+    scores = evaluation.scores
+    labels = [label for label in next(iter(scores.values()), {}) if label != 0]
+    if len(labels) > _MOST_CLASSES:
+        labels = []
+    means = {
+        metric: foreground_means(scores, metric)
+        for metric in ("dice", "hd95_mm", "assd_mm", "surface_dice")
+    }
+    rows = [
+        [case, *(classes[label].dice for label in labels), *(m[case] for m in means.values())]
+        for case, classes in scores.items()
+    ]
+    names = [class_name(label, evaluation.class_names) for label in labels]
+    columns = ("case", *names, "Dice", "HD95 mm", "ASSD mm", "surface Dice")
+    return terminal.table("Each case: Dice by class, and means over its foreground", columns, rows)
+
+
+def show(evaluation: "Evaluation", output: Path | None) -> None:
+    """Print the tables of cases and of classes, and how empty masks were treated."""
+    from voxseg.metrics import EMPTY_POLICY
+
+    terminal.out.print(case_table(evaluation))
+    summary = evaluation.summary
+    title = f"Mean ± standard deviation over {_cases(summary.num_cases)}"
+    for table in summary_tables(summary, evaluation.tolerance_mm, title):
+        terminal.out.print(table)
+    terminal.out.print(EMPTY_POLICY, markup=False)
+    if output is not None:
+        terminal.out.print(f"wrote metrics.csv, summary.csv and metrics.json to {output}")
+
+
+def _report_rest(evaluation: "Evaluation") -> None:
+    """Say on stderr what was not scored."""
+    for case, error in evaluation.failures.items():
+        terminal.err.print(f"{case}: {error}", markup=False)
+    if evaluation.failures:
+        total = len(evaluation.failures) + len(evaluation.scores)
+        terminal.err.print(f"{len(evaluation.failures)} of {_cases(total)} failed", markup=False)
+    for names, what in (
+        (evaluation.without_prediction, "without a prediction, not scored"),
+        (evaluation.without_truth, "without a truth, not scored"),
+    ):
+        if names:
+            more = ", ..." if len(names) > _MOST_NAMED else ""
+            listed = ", ".join(names[:_MOST_NAMED]) + more
+            terminal.err.print(f"{_cases(len(names))} {what}: {listed}", markup=False)
+
+
+def _mean_sd(statistic: "Statistic | None", digits: int) -> str:
+    if statistic is None or not statistic.defined:
+        return "-"
+    mean = f"{statistic.mean:.{digits}f}"
+    return mean if statistic.defined == 1 else f"{mean} ± {statistic.deviation:.{digits}f}"
+
+
+def _classes(text: str) -> list[int]:
+    from voxseg.errors import UsageError
+
+    try:
+        return sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UsageError(f"--labels takes whole numbers as 1,2,3, got {text!r}") from None
+
+
+def _cases(number: int) -> str:
+    return f"{number} case" if number == 1 else f"{number} cases"
