@@ -107,13 +107,13 @@ def make_source(path, source):
     header["toffset"], header["slice_duration"] = 1.5, 0.25
     header["cal_max"], header["cal_min"] = 1289, 12
     header.set_intent("vector", name="to be cleared")
-    if source.is_scaled:
-        header.set_slope_inter(0.5, -7)
     for content in source.extensions:
         header.extensions.append(nib.nifti1.Nifti1Extension("comment", content))
     voxels = np.random.default_rng(0).integers(-50, 900, header.get_data_shape()).astype(np.int16)
-    image = nib.Nifti2Image if source.is_nifti2 else nib.Nifti1Image
-    nib.save(image(voxels, None, header), path)
+    image = (nib.Nifti2Image if source.is_nifti2 else nib.Nifti1Image)(voxels, None, header)
+    if source.is_scaled:
+        image.header.set_slope_inter(0.5, -7)
+    nib.save(image, path)
     return path
 
 
@@ -222,6 +222,7 @@ def test_write_mask_sets_the_voxel_fields_anew(tmp_path):
         b"", 0.0,
     )  # fmt: skip
     like = geometry_of(make_source(tmp_path / "source.nii", source))
+    assert nib.load(tmp_path / "source.nii").dataobj.slope == 0.5
     like.header.set_slope_inter(0.5, 3)
     path = write_mask(tmp_path / "a.nii", label_of() > 1, like)
     raw = np.frombuffer(path.read_bytes()[:348], nib.nifti1.header_dtype)[0]

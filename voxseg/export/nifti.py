@@ -159,11 +159,10 @@ def _image(
 ) -> Any:
     """Return nibabel's image of ``voxels`` under a copy of the source's header."""
     header = like.header.copy()
-    header.set_data_dtype(voxels.dtype.newbyteorder(header.endianness))
+    header.set_data_dtype(voxels.dtype)  # the byte order stays the header's
     pixdim = header["pixdim"].copy()
     header.set_data_shape(voxels.shape)
     header["pixdim"] = pixdim  # set_data_shape puts 1 beyond the last axis
-    header.set_slope_inter(1, 0)
     header["vox_offset"] = 0  # set by nibabel from the size of the extensions
     header["cal_min"], header["cal_max"] = display_range
     header["intent_p1"] = header["intent_p2"] = header["intent_p3"] = 0
@@ -172,7 +171,8 @@ def _image(
     if "glmin" in header:  # NIfTI-1 only
         header["glmin"] = header["glmax"] = 0
     image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    # Without an affine of its own the image keeps the header's, whatever its codes.
+    # Without an affine of its own the image keeps the header's, whatever its codes. A scaling that
+    # the header may have had is not taken over by a new image.
     return image_class(voxels, None, header)
 
 
