@@ -12,6 +12,9 @@ GOLDEN = json.loads(
     (Path(__file__).parents[1] / "golden" / "voxresnet_parameters.json").read_text()
 )
 SIZE = (7, 5, 6)
+OPTIONS = pytest.mark.parametrize(
+    "options", [{}, {"fusion": "scores"}, {"fusion": "decoder"}, {"stages": 1}], ids=str
+)
 
 
 def small(design="V0", seed=0, **options):
@@ -28,11 +31,13 @@ def random_image(size=SIZE, batch=2):
 
 def block_superpixels(size=SIZE, batch=2):
     """Blocks of two voxels, numbered in raster order."""
-    axes = [torch.arange(length) // 2 for length in size]
-    blocks = [(length + 1) // 2 for length in size]
-    grid = torch.meshgrid(*axes, indexing="ij")
-    labels = (grid[0] * blocks[1] + grid[1]) * blocks[2] + grid[2]
-    return labels.expand(batch, *size), blocks[0] * blocks[1] * blocks[2]
+    labels, count = torch.zeros(size, dtype=torch.int64), 1
+    for axis, length in enumerate(size):
+        blocks = (length + 1) // 2
+        shape = [1] * axis + [length] + [1] * (len(size) - axis - 1)
+        labels = labels * blocks + (torch.arange(length) // 2).view(shape)
+        count *= blocks
+    return labels.expand(batch, *size), count
 
 
 def single_voxels(size=SIZE, batch=2):
@@ -55,7 +60,7 @@ def test_deconvolution_parameters_golden(name):
     assert counts == GOLDEN["deconvolutions"][name]
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "scores"}, {"stages": 1}], ids=str)
+@OPTIONS
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_designs_differ_by_the_last_layer(options, num_classes, spatial_dims):
@@ -79,7 +84,7 @@ def test_tap_receptive_fields_are_the_papers():
 
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
-@pytest.mark.parametrize("fusion", ["features", "scores"])
+@pytest.mark.parametrize("fusion", ["features", "scores", "decoder"])
 def test_v1_with_one_voxel_supervoxels_is_the_base_network(reduce, fusion):
     image = random_image()
     base, pooled = small(fusion=fusion), small("V1", fusion=fusion, reduce=reduce)
@@ -88,14 +93,16 @@ def test_v1_with_one_voxel_supervoxels_is_the_base_network(reduce, fusion):
         torch.testing.assert_close(pooled(image, *single_voxels()), expected)
 
 
-def test_v1_pools_the_class_scores():
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_v1_pools_the_class_scores(reduce):
     image, (superpixels, count) = random_image(), block_superpixels()
     with torch.no_grad():
-        scores, answer = small()(image), small("V1")(image, superpixels, count)
+        scores, answer = small()(image), small("V1", reduce=reduce)(image, superpixels, count)
     for k in range(count):
         inside = superpixels[0] == k
-        expected = scores[0][:, inside].amax(1, keepdim=True).expand(-1, int(inside.sum()))
-        torch.testing.assert_close(answer[0][:, inside], expected)
+        values = scores[0][:, inside]
+        pooled = values.amax(1) if reduce == "max" else values.mean(1)
+        torch.testing.assert_close(answer[0][:, inside], pooled[:, None].expand_as(values))
 
 
 def test_v1_of_softmax_orders_classes_by_pooled_probability():
@@ -108,7 +115,7 @@ def test_v1_of_softmax_orders_classes_by_pooled_probability():
     torch.testing.assert_close(answer[1][:, inside][:, 0].exp(), expected)
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "scores"}, {"stages": 1}], ids=str)
+@OPTIONS
 def test_v3_with_zero_voxel_branch_is_v2(options):
     image, (superpixels, count) = random_image(), block_superpixels()
     v2, v3 = small("V2", **options), small("V3", seed=1, **options)
@@ -123,7 +130,7 @@ def test_v3_with_zero_voxel_branch_is_v2(options):
     assert expected.std() > 0
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "scores"}, {"stages": 1}], ids=str)
+@OPTIONS
 def test_v3_starts_at_the_answer_of_its_baseline(options):
     image, (superpixels, count) = random_image(), block_superpixels()
     baseline, v3 = small(**options), small("V3", seed=1, **options)
@@ -222,6 +229,21 @@ def test_training_lowers_the_loss(design):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("size", [(9, 7, 10), (1, 1, 1), (13, 6)], ids=str)
+@pytest.mark.parametrize("stages", [1, 3])
+def test_decoder_fits_any_size_and_trains_every_parameter(size, stages):
+    model = small("V3", fusion="decoder", spatial_dims=len(size), stages=stages)
+    image, (superpixels, count) = random_image(size), block_superpixels(size)
+    main, auxiliary = model.supervise(image, superpixels, count)
+    assert main.shape == (2, 4, *size)
+    assert len(auxiliary) == stages
+    with torch.no_grad():
+        torch.testing.assert_close(model(image, superpixels, count), main)
+    weights = torch.randn(main.shape, generator=torch.Generator().manual_seed(1))
+    ((weights * main).sum() + sum(answer.sum() for answer in auxiliary)).backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,14 @@ from typing import Protocol
 
 from torch import nn
 
+from voxseg.layers.superpixel import Design as Design
+from voxseg.layers.superpixel import Reduce as Reduce
+from voxseg.layers.voxres import Norm as Norm
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
 from voxseg.models.shared import load_shared_weights as load_shared_weights
+from voxseg.models.voxresnet import Fusion as Fusion
 from voxseg.models.voxresnet import VoxResNet as VoxResNet
 
 

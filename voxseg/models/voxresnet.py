@@ -15,6 +15,8 @@ Departures:
   auxiliary heads, one a tap, exist for deep supervision and do nothing at inference.
 - Full, ``fusion="scores"``: the classical sum of four class-score heads; V2 and V3 then change each
   of the heads.
+- ``fusion="decoder"`` is ours: a coarse-to-fine decoder in place of the deconvolutions, for widths
+  that grow with depth (``widths``), where 10x10x10 kernels would cost most of the time.
 - A ReLU follows the deconvolutions, so that supervoxels pool an activation. Classifier weights
   start from N(0, 0.01), all others from He's normal distribution.
 - One input channel a modality; the original feeds every modality twice.
@@ -29,6 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from voxseg.layers.decoder import CoarseToFine, pointwise
 from voxseg.layers.superpixel import (
     Design,
     Reduce,
@@ -38,10 +41,11 @@ from voxseg.layers.superpixel import (
     pool_scores,
     voxel_classifier,
 )
-from voxseg.layers.voxres import Deconvolution, Norm, Stride, VoxResTrunk
+from voxseg.layers.voxres import Deconvolution, Norm, Stride, VoxResTrunk, normalisation
 
-Fusion = Literal["features", "scores"]
+Fusion = Literal["features", "scores", "decoder"]
 
+FUSIONS: tuple[Fusion, ...] = ("features", "scores", "decoder")
 WIDTHS = (32, 64, 64, 64, 64)
 """Channels of the stem and of each stage; the paper has three stages."""
 
@@ -61,8 +65,8 @@ class VoxResNet(nn.Module):
         width_divisor: f; divides every width.
         design: ``V0``, ``V1``, ``V2`` or ``V3``.
         reduce: pooling over supervoxels, ``max`` or ``mean``.
-        fusion: ``features`` or ``scores``, see the module's departures. One tap alone (one stage)
-            is the same in both.
+        fusion: ``features``, ``scores`` or ``decoder``, see the module's departures. One tap alone
+            (one stage) is the same in the first two.
         norm: ``batch``, ``instance`` or ``group``.
         strides: stride of each stage, one number or one for each axis (for anisotropic voxels);
             2 everywhere if not given.
@@ -102,8 +106,8 @@ class VoxResNet(nn.Module):
             raise ValueError(
                 f"in_channels and num_classes must be at least 1, got {in_channels}, {num_classes}"
             )
-        if fusion not in ("features", "scores"):
-            raise ValueError(f"fusion must be 'features' or 'scores', got {fusion!r}")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {FUSIONS}, got {fusion!r}")
         if pooled_scores not in ("logits", "softmax"):
             raise ValueError(f"pooled_scores must be 'logits' or 'softmax', got {pooled_scores!r}")
         self.in_channels = in_channels
@@ -119,24 +123,34 @@ class VoxResNet(nn.Module):
         self.trunk = VoxResTrunk(spatial_dims, in_channels, divided, strides or (2,) * stages, norm)
         self.tap_receptive_fields = self.trunk.receptive_fields
         self.receptive_field = self.trunk.receptive_fields[-1]
-        # The reduced network reads its one stage alone, deeper ones every tap.
-        self.taps = (1,) if stages == 1 else tuple(range(stages + 1))
-        outputs = [divided[tap] if fusion == "scores" else divided[1] for tap in self.taps]
-        self.deconvs = nn.ModuleList(
-            Deconvolution(spatial_dims, divided[tap], output, self.trunk.strides[tap])
-            for tap, output in zip(self.taps, outputs, strict=True)
-        )
+        # The reduced network reads its one stage alone, all others every tap.
+        reads_one = stages == 1 and fusion != "decoder"
+        self.taps = (1,) if reads_one else tuple(range(stages + 1))
+        if fusion == "decoder":
+            self.decoder = CoarseToFine(spatial_dims, divided, norm)
+            self.last_norm = normalisation(norm, spatial_dims, divided[0])
+            outputs = [divided[0]]
+        else:
+            outputs = [divided[tap] if fusion == "scores" else divided[1] for tap in self.taps]
+            self.deconvs = nn.ModuleList(
+                Deconvolution(spatial_dims, divided[tap], output, self.trunk.strides[tap])
+                for tap, output in zip(self.taps, outputs, strict=True)
+            )
         self.head_channels = outputs if fusion == "scores" else outputs[:1]
         self.feature_channels = sum(self.head_channels)
         self.heads = nn.ModuleList(
             SuperpixelClassifier(spatial_dims, channels, num_classes, design, reduce)
             for channels in self.head_channels
         )
-        needs_auxiliary = fusion == "features" and len(self.taps) > 1
-        self.auxiliary = nn.ModuleList(
-            voxel_classifier(spatial_dims, channels, num_classes)
-            for channels in (outputs if needs_auxiliary else [])
-        )
+        if fusion == "decoder":
+            auxiliary: list[nn.Module] = [
+                pointwise(spatial_dims, w, num_classes) for w in divided[1:]
+            ]
+        elif fusion == "features" and len(self.taps) > 1:
+            auxiliary = [voxel_classifier(spatial_dims, w, num_classes) for w in outputs]
+        else:
+            auxiliary = []
+        self.auxiliary = nn.ModuleList(auxiliary)
 
     def forward(
         self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
@@ -162,6 +176,8 @@ class VoxResNet(nn.Module):
         """Return what the last layer reads, (B, feature_channels, *S), at full resolution."""
         taps = self._taps(x)
         size = x.shape[2:]
+        if self.fusion == "decoder":
+            return self._finest(self.decoder(taps), size)
         if self.fusion == "scores":
             upsampled = [up(tap, size) for up, tap in zip(self.deconvs, taps, strict=True)]
             return functional.relu(torch.cat(upsampled, 1), inplace=True)
@@ -186,8 +202,14 @@ class VoxResNet(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of ``forward`` and one auxiliary answer for each tap, for training.
 
-        Every answer is (B, num_classes, *S). One tap alone has no auxiliary answer.
+        Every answer is (B, num_classes, *S); with ``fusion="decoder"`` each level but the finest
+        answers at its own resolution. One tap alone has no auxiliary answer.
         """
+        if self.fusion == "decoder":
+            levels = self.decoder(self._taps(x))
+            features = self._finest(levels, x.shape[2:])
+            pairs = zip(self.auxiliary, levels[1:], strict=True)
+            return self.classify(features, superpixels, count), [head(f) for head, f in pairs]
         if self.fusion == "scores":
             scores = self._head_scores(self.features(x), superpixels, count)
             main = self._pooled(_sum(scores), superpixels, count)
@@ -198,6 +220,13 @@ class VoxResNet(nn.Module):
         # Not strict: one tap alone has no auxiliary head.
         heads = zip(self.auxiliary, upsampled, strict=False)
         return main, [head(functional.relu(tap)) for head, tap in heads]
+
+    def _finest(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
+        """Normalise the finest level and cut off what a tiny image was padded with."""
+        features: Tensor = levels[0]
+        for axis, length in enumerate(size, start=2):
+            features = features.narrow(axis, 0, length)
+        return functional.relu(self.last_norm(features), inplace=True)
 
     def _taps(self, x: Tensor) -> list[Tensor]:
         if x.ndim != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
