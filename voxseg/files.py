@@ -43,6 +43,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sentence(path: Path, error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"cannot write {path}: part of its folder is a file; choose another output"
     return (
         f"cannot write {path}: {error.strerror or error}; free some space or choose another output"
     )

@@ -67,6 +67,8 @@ def test_foreground_box(tmp_path, save, phantom):
     facts = check_dataset(find_cases(tmp_path)).cases[0]
     assert facts.foreground_shape == (3, 3, 5)
     assert facts.foreground_share == (label > 0).mean()
+    expected = np.percentile(image[label > 0], [0.5, 50, 99.5])
+    np.testing.assert_allclose(facts.percentiles[0], expected, rtol=1e-5)
 
 
 def test_unreadable_files_are_findings_and_the_rest_is_checked(tmp_path, save_cases, check):

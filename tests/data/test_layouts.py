@@ -97,6 +97,7 @@ def test_decathlon_with_class_names(tmp_path, save_cases):
     save_cases(tmp_path, "imagesTr/h_001.nii.gz", "imagesTr/h_003.nii.gz", "imagesTs/h_002.nii.gz")
     save_cases(tmp_path, "labelsTr/h_001.nii.gz", "labelsTr/h_003.nii.gz")
     save_cases(tmp_path, "imagesTr/._h_001.nii.gz", "labelsTr/._h_001.nii.gz")  # macOS
+    save_cases(tmp_path, "imagesTr/.trash/h_009.nii.gz")
     names = {"0": "background", "1": "Anterior", "2": "Posterior"}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": names}))
     dataset = find_cases(tmp_path)

@@ -7,6 +7,7 @@ foreground, normalise inside it, compute supervoxels. ``Grid`` remembers each st
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,11 +15,11 @@ from voxseg.data.layouts import Case
 from voxseg.data.orientation import Orientation, orientation_of
 from voxseg.data.resample import argmax_on_grid, resample_image, resample_label
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
-from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
+from voxseg.data.volume import Volume, check_same_grid, read_channels, read_label
 from voxseg.errors import DataError
 
-NORMALISATIONS = ("zscore", "median", "none")
-MASKS = ("auto", "nonzero", "all")
+Normalisation = Literal["zscore", "median", "none"]
+MaskMode = Literal["auto", "nonzero", "all"]
 _AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
 
 
@@ -28,20 +29,16 @@ class PrepareSettings:
 
     spacing_mm: tuple[float, ...] = ()
     """Common voxel size in RAS+ order; empty keeps each subject's own."""
-    mask: str = "auto"
+    mask: MaskMode = "auto"
     """Foreground: "nonzero" voxels, "all" of them, or "auto": nonzero if a tenth of them is 0."""
     margin_voxels: int = 4
     """Voxels kept around the foreground's box."""
-    normalise: str = "zscore"
+    normalise: Normalisation = "zscore"
     """Inside the foreground: "zscore", "median" (divide by it, so that 0 stays 0) or "none"."""
     coordinates: bool = False
     """Add the position within the foreground's box, in [-1, 1] along each axis, as channels."""
 
     def __post_init__(self) -> None:
-        if self.normalise not in NORMALISATIONS:
-            raise ValueError(f"data.normalise must be one of {NORMALISATIONS}: {self.normalise!r}")
-        if self.mask not in MASKS:
-            raise ValueError(f"data.mask must be one of {MASKS}: {self.mask!r}")
         if any(s <= 0 for s in self.spacing_mm) or len(self.spacing_mm) not in (0, 2, 3):
             raise ValueError(f"data.spacing_mm must be positive, one per axis: {self.spacing_mm}")
         if self.margin_voxels < 0:
@@ -113,16 +110,14 @@ class Prepared:
         return tuple(self.image.shape[1:])
 
 
-def read_case(case: Case) -> tuple[list[Volume], Volume | None]:
-    """Read a case's channels and label and check that they share one grid."""
-    volumes = [read_image(path) for path in case.images]
-    for other in volumes[1:]:
-        check_same_grid(volumes[0], other)
+def read_case(case: Case) -> tuple[Volume, Volume | None]:
+    """Read a case's image (C, X, Y, Z) and label and check that they share one grid."""
+    image = read_channels(case.images)
     if case.label is None:
-        return volumes, None
+        return image, None
     label = read_label(case.label)
-    check_same_grid(volumes[0], label)
-    return volumes, label
+    check_same_grid(image, label)
+    return image, label
 
 
 def prepare_case(
@@ -140,11 +135,10 @@ def prepare_case(
             background. A value in the file that is not listed is an error.
         supervoxels: how to compute supervoxels on the cropped volume; None for none.
     """
-    volumes, label = read_case(case)
-    first = volumes[0]
-    orientation = orientation_of(first.affine)
-    spacing = tuple(first.spacing[a] for a in orientation.axes)
-    arrays = [orientation.to_ras(v.array) for v in volumes]
+    source, label = read_case(case)
+    orientation = orientation_of(source.affine)
+    spacing = tuple(source.spacing[a] for a in orientation.axes)
+    arrays = [orientation.to_ras(channel) for channel in source.array]
     classes = None if label is None else _class_indices(label, label_values)
     if classes is not None:
         classes = orientation.to_ras(classes)
@@ -159,10 +153,10 @@ def prepare_case(
         (max(0, a - settings.margin_voxels), min(n, b + settings.margin_voxels))
         for (a, b), n in zip(inner, mask.shape, strict=True)
     )
-    grid = Grid(first.array.shape, orientation, tuple(mask.shape), box)
+    grid = Grid(source.array.shape[1:], orientation, tuple(mask.shape), box)
     cut = tuple(slice(a, b) for a, b in box)
     mask = np.ascontiguousarray(mask[cut])
-    image = np.stack([_normalise(a[cut], mask, settings.normalise, first.path) for a in arrays])
+    image = np.stack([_normalise(a[cut], mask, settings.normalise, source.path) for a in arrays])
     regions = None
     if supervoxels is not None:
         regions = cached_supervoxels(image, spacing, supervoxels, mask=mask)
@@ -177,11 +171,11 @@ def prepare_case(
     )
 
 
-def foreground(array: np.ndarray, mode: str) -> np.ndarray:
+def foreground(array: np.ndarray, mode: MaskMode) -> np.ndarray:
     """Mark the voxels that normalisation and supervoxels use (boolean, shape of ``array``)."""
     if mode == "all":
         return np.ones(array.shape, bool)
-    nonzero = array != 0
+    nonzero: np.ndarray = array != 0
     if mode == "auto" and nonzero.mean() > 1 - _AUTO_ZERO_SHARE:
         return np.ones(array.shape, bool)
     return nonzero
@@ -213,7 +207,8 @@ def _class_indices(label: Volume, values: tuple[int, ...]) -> np.ndarray:
         )
     dtype = np.uint8 if len(values) <= 256 else np.int32
     order = np.argsort(values)
-    return order[np.searchsorted(np.asarray(values)[order], label.array)].astype(dtype)
+    classes: np.ndarray = order[np.searchsorted(np.asarray(values)[order], label.array)]
+    return classes.astype(dtype)
 
 
 def _resampled_shape(
@@ -233,7 +228,7 @@ def _bounding_box(mask: np.ndarray, path: Path) -> tuple[tuple[int, int], ...]:
     return tuple(box)
 
 
-def _normalise(array: np.ndarray, mask: np.ndarray, how: str, path: Path) -> np.ndarray:
+def _normalise(array: np.ndarray, mask: np.ndarray, how: Normalisation, path: Path) -> np.ndarray:
     array = array.astype(np.float32)
     if how == "none":
         return array
@@ -250,6 +245,8 @@ def _normalise(array: np.ndarray, mask: np.ndarray, how: str, path: Path) -> np.
                 f"{path} has a median of {middle:g} in its foreground, so it cannot be divided "
                 "by it; set data.normalise to zscore"
             )
-        return array / np.float32(middle)
+        scaled: np.ndarray = array / np.float32(middle)
+        return scaled
     mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
-    return ((array - mean) / deviation).astype(np.float32)
+    standard: np.ndarray = (array - mean) / deviation
+    return standard.astype(np.float32)

@@ -20,6 +20,8 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 
+_SMOOTH = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentSettings:
@@ -90,14 +92,13 @@ class Augment:
         intensity = self._intensity()
         if intensity is not None:
             intensity.set_random_state(int(rng.integers(2**31)))
-            image = intensity(sample["image"])
-            sample["image"] = torch.as_tensor(image).as_subclass(torch.Tensor).float()
+            image = torch.as_tensor(intensity(sample["image"]))
+            sample["image"] = image.as_subclass(torch.Tensor).float()
         return sample
 
     def _intensity(self) -> Compose | None:
         if not hasattr(self._thread, "transforms"):
-            dimensions = len(self._patch)
-            self._thread.transforms = _intensity_transforms(self._settings, dimensions)
+            self._thread.transforms = _intensity_transforms(self._settings)
         transforms: Compose | None = self._thread.transforms
         return transforms
 
@@ -123,7 +124,8 @@ class Augment:
         kinds = {key: value.dtype for key, value in sample.items()}
         # Labels and superpixel numbers below 2**24 are exact in float32, which grid_sample needs.
         warped = warp({key: value.float() for key, value in sample.items()})
-        return {key: warped[key].as_subclass(torch.Tensor).to(kinds[key]) for key in sample}
+        tensors = {key: torch.as_tensor(warped[key]) for key in sample}
+        return {key: t.as_subclass(torch.Tensor).to(kinds[key]) for key, t in tensors.items()}
 
     def _flip(
         self, sample: dict[str, torch.Tensor], rng: np.random.Generator
@@ -141,7 +143,7 @@ class Augment:
         return sample
 
 
-def _intensity_transforms(settings: AugmentSettings, dimensions: int) -> Compose | None:
+def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
     probability = settings.intensity_probability
     if not probability:
         return None
@@ -164,9 +166,7 @@ def _intensity_transforms(settings: AugmentSettings, dimensions: int) -> Compose
         )
     if settings.noise:
         steps += [
-            RandGaussianSmooth(
-                **{f"sigma_{a}": (0.25, 0.8) for a in "xyz"[:dimensions]}, prob=probability / 2
-            ),
+            RandGaussianSmooth(_SMOOTH, _SMOOTH, _SMOOTH, prob=probability / 2),
             RandGaussianNoise(std=settings.noise, prob=probability),
         ]
     if not steps:
