@@ -1,0 +1,138 @@
+import gzip
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxseg.engine.config import merge
+from voxseg.engine.predict import PredictRequest, predict
+from voxseg.engine.train import TrainRequest, train
+from voxseg.errors import DataError, UsageError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, make_subjects, quick_settings):
+    """A data folder and a run trained on it well enough to tell the classes apart."""
+    root = tmp_path_factory.mktemp("trained")
+    data = make_subjects(root / "data", 4)
+    settings = merge(
+        quick_settings, {"train": {"epochs": 25, "steps_per_epoch": 6, "validate_every": 25}}
+    )
+    run = root / "run"
+    result = train(TrainRequest(data=data, run=run, settings=settings, device="cpu"))
+    return data, run, result
+
+
+def request(run, inputs, output, **changes):
+    return PredictRequest(
+        checkpoint=run, inputs=tuple(inputs), output=output, device="cpu", **changes
+    )
+
+
+def dice(found, truth, value):
+    both = ((found == value) & (truth == value)).sum()
+    return 2 * both / ((found == value).sum() + (truth == value).sum())
+
+
+def test_training_learned_the_subjects(trained):
+    assert trained[2].best_dice > 0.85
+
+
+def test_masks_lie_on_the_sources_grid_with_the_labels_values(trained, tmp_path, make_subjects):
+    _, run, _ = trained
+    new = make_subjects(tmp_path / "new", 1, seed=99)
+    outcomes = predict(request(run, [new / "case0.nii.gz"], tmp_path / "out"))
+    assert [o.error for o in outcomes] == [""]
+    mask = nib.load(tmp_path / "out" / "case0.nii.gz")
+    source = nib.load(new / "case0.nii.gz")
+    truth = np.asarray(nib.load(new / "case0_seg.nii.gz").dataobj)
+    np.testing.assert_array_equal(mask.affine, source.affine)
+    assert set(np.unique(mask.dataobj)) == {0, 2, 5}
+    assert min(dice(np.asarray(mask.dataobj), truth, v) for v in (2, 5)) > 0.75
+
+
+def test_one_file_may_be_named_and_a_subject_may_be_turned(trained, tmp_path):
+    data, run, _ = trained
+    source = nib.load(data / "case1.nii.gz")
+    turned = nib.Nifti1Image(np.asarray(source.dataobj).transpose(2, 0, 1)[::-1], None)
+    matrix = source.affine[:, [2, 0, 1, 3]] @ np.diag([-1, 1, 1, 1.0])
+    matrix[:3, 3] = (source.affine[:, [2, 0, 1, 3]] @ [source.shape[2] - 1, 0, 0, 1])[:3]
+    turned = nib.Nifti1Image(np.asarray(turned.dataobj), matrix)
+    nib.save(turned, tmp_path / "turned.nii.gz")
+    predict(request(run, [data / "case1.nii.gz"], tmp_path / "a.nii.gz"))
+    predict(request(run, [tmp_path / "turned.nii.gz"], tmp_path / "b.nii.gz"))
+    plain = np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj)
+    back = np.asarray(nib.load(tmp_path / "b.nii.gz").dataobj)[::-1].transpose(1, 2, 0)
+    np.testing.assert_array_equal(back, plain)
+
+
+def test_probabilities_and_flips(trained, tmp_path):
+    data, run, _ = trained
+    asked = request(
+        run, [data / "case0.nii.gz"], tmp_path / "out", save_probabilities=True, tta=True
+    )
+    predict(asked)
+    maps = [nib.load(tmp_path / "out" / f"case0_probability-{v}.nii.gz") for v in (0, 2, 5)]
+    values = np.stack([np.asarray(m.dataobj) for m in maps])
+    np.testing.assert_allclose(values.sum(0), 1, atol=1e-5)
+    mask = np.asarray(nib.load(tmp_path / "out" / "case0.nii.gz").dataobj)
+    np.testing.assert_array_equal(np.array([0, 2, 5])[values.argmax(0)], mask)
+
+
+def test_low_memory_runs_in_windows(trained, tmp_path):
+    data, run, _ = trained
+    outcomes = predict(request(run, [data / "case0.nii.gz"], tmp_path / "out", low_memory=True))
+    assert outcomes[0].error == ""
+    assert "1.00 GB" in outcomes[0].memory
+
+
+def test_a_broken_file_does_not_stop_the_others(trained, tmp_path):
+    data, run, _ = trained
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(data / "case0.nii.gz", folder / "good.nii.gz")
+    whole = (data / "case1.nii.gz").read_bytes()
+    (folder / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with gzip.open(folder / "text.nii.gz", "wb") as file:
+        file.write(b"not an image " * 100)
+    outcomes = {o.case_id: o for o in predict(request(run, [folder], tmp_path / "out"))}
+    assert outcomes["good"].error == ""
+    assert "cut.nii.gz" in outcomes["cut"].error
+    assert "text.nii.gz" in outcomes["text"].error
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.nii.gz", "predict.json"]
+
+
+def test_existing_masks_are_refused_kept_or_replaced(trained, tmp_path):
+    data, run, _ = trained
+    out = tmp_path / "out"
+    predict(request(run, [data / "case0.nii.gz"], out))
+    with pytest.raises(UsageError, match="--overwrite"):
+        predict(request(run, [data / "case0.nii.gz"], out))
+    before = (out / "case0.nii.gz").stat().st_mtime_ns
+    kept = predict(request(run, [data / "case0.nii.gz"], out, skip_existing=True))
+    assert kept[0].memory == "kept as it was"
+    assert (out / "case0.nii.gz").stat().st_mtime_ns == before
+    predict(request(run, [data / "case0.nii.gz"], out, overwrite=True))
+    assert (out / "case0.nii.gz").stat().st_mtime_ns > before
+
+
+def test_an_input_is_never_overwritten(trained):
+    data, run, _ = trained
+    with pytest.raises(UsageError, match="is an input"):
+        predict(request(run, [data / "case0.nii.gz"], data, overwrite=True))
+
+
+def test_output_that_is_a_file_is_refused(trained, tmp_path):
+    data, run, _ = trained
+    (tmp_path / "out").write_text("here")
+    with pytest.raises(UsageError, match="is a file"):
+        predict(request(run, [data / "case0.nii.gz"], tmp_path / "out"))
+
+
+def test_missing_runs_and_inputs_are_data_errors(trained, tmp_path):
+    data, run, _ = trained
+    with pytest.raises(DataError, match="does not exist"):
+        predict(request(tmp_path / "none", [data / "case0.nii.gz"], tmp_path / "out"))
+    with pytest.raises(DataError, match="none"):
+        predict(request(run, [tmp_path / "none"], tmp_path / "out"))

@@ -1,0 +1,62 @@
+"""Checkpoints: written whole or not at all, read as tensors and plain values only.
+
+``weights_only=True`` on every load: a file from elsewhere is never unpickled into objects.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from voxseg.errors import DataError, VoxsegError
+from voxseg.files import replacing
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` (tensors, numbers, text, lists and dicts of them) atomically."""
+    with replacing(path) as temporary:
+        try:
+            torch.save({"format": FORMAT, **content}, temporary)
+        except RuntimeError as error:  # torch's zip writer reports a full disk like this
+            raise VoxsegError(f"cannot write {path}: {error}; is the disk full?") from None
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU; a run folder stands for its ``checkpoints/best.pt``.
+
+    Raises:
+        DataError: there is no such file, or it is not a voxseg checkpoint.
+    """
+    path = checkpoint_path(path)
+    broken = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (*broken, KeyError, IndexError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise DataError(
+            f"{path} is not a voxseg checkpoint ({reason}); give a run folder, best.pt or last.pt"
+        ) from None
+    if not isinstance(content, dict) or "format" not in content or "model" not in content:
+        raise DataError(
+            f"{path} is a torch file, but not a voxseg checkpoint; give a run folder, best.pt or "
+            "last.pt"
+        )
+    if content["format"] > FORMAT:
+        raise DataError(f"{path} was written by a newer voxseg; update voxseg to read it")
+    return content
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Resolve a run folder or a checkpoint file to the file."""
+    if path.is_dir():
+        for name in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt", "last.pt"):
+            if (path / name).is_file():
+                return path / name
+        raise DataError(f"{path} holds no checkpoints/best.pt; is it the folder of a finished run?")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; give a run folder or a checkpoint file")
+    return path

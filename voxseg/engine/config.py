@@ -1,0 +1,281 @@
+"""Configuration: frozen dataclasses, filled from a recipe, a TOML file and ``--set a.b=c``.
+
+Later sources win: defaults, recipe, file, ``--set``, flags. An unknown key is an error that names
+the nearest known one. ``dump`` writes the resolved configuration back as TOML.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from voxseg.data.prepare import PrepareSettings
+from voxseg.data.superpixels import SupervoxelSettings
+from voxseg.data.transforms import AugmentSettings
+from voxseg.engine.device import Layout, Precision
+from voxseg.errors import UsageError
+from voxseg.models import Design, Fusion, Norm, Reduce
+from voxseg.tasks.segmentation import LossKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Which values the label files hold."""
+
+    values: tuple[int, ...] = ()
+    """Background first; empty takes every value found in the training labels."""
+    names: tuple[str, ...] = ()
+    """A name for each value; empty takes the data set's, or "class N"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which VoxResNet."""
+
+    design: Design = "V3"
+    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
+    stages: int = 1
+    """Stride-2 stages: 3 is the full network, 1 the Reduced one."""
+    width_divisor: int = 8
+    """f: all widths of the full network are divided by it."""
+    reduce: Reduce = "max"
+    """Supervoxel pooling: "max" or "mean"."""
+    fusion: Fusion = "features"
+    """How taps meet: "features", the classical "scores", or a coarse-to-fine "decoder"."""
+    widths: tuple[int, ...] = ()
+    """Channels of the stem and of each stage before the division; empty: 32, 64, 64, ..."""
+    norm: Norm = "batch"
+    """Normalisation layer: "batch", "instance" or "group"."""
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.width_divisor < 1:
+            raise ValueError("model.stages and model.width_divisor must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the network is trained."""
+
+    epochs: int = 50
+    steps_per_epoch: int = 50
+    batch_size: int = 2
+    patch_voxels: tuple[int, ...] = (64, 64, 64)
+    """Size of a training patch, RAS+ order."""
+    class_share: float = 0.67
+    """Share of patches centred near a voxel of a drawn class; the others fall anywhere."""
+    loss: LossKind = "dice_ce"
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.99
+    """Of SGD (Nesterov)."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """Learning rate over the run: "cosine", "poly" (power 0.9) or "constant"."""
+    warmup: float = 0.03
+    """Share of the run in which the learning rate rises from 0."""
+    ema_decay: float = 0.99
+    """Of the averaged weights that are validated and kept; 0 keeps the plain ones."""
+    clip_norm: float = 12.0
+    """Largest norm of the whole gradient; 0 does not clip."""
+    auxiliary_weight: float = 0.5
+    """Deep supervision's weight at the start; it decays linearly to 0.001 over the run."""
+    max_minutes: float = 0.0
+    """Wall-clock budget; 0 for none. The schedule then follows the clock if it is ahead."""
+    validate_every: int = 5
+    """Epochs between validations on whole volumes."""
+    patience: int = 0
+    """Validations without a better score before stopping; 0 never stops early."""
+    precision: Precision = "auto"
+    """float32, bfloat16, float16, or auto: by device."""
+    memory_format: Layout = "auto"
+    """channels_last, contiguous, or auto: by device."""
+    workers: int = -1
+    """Threads that prepare patches ahead; -1: 2 with a GPU, else 0. Results do not depend on it."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if not 0 <= self.class_share <= 1:
+            raise ValueError(f"train.class_share must be in [0, 1], got {self.class_share}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}")
+        if any(n < 1 for n in self.patch_voxels):
+            raise ValueError(f"train.patch_voxels must be positive, got {self.patch_voxels}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How a volume is cut, predicted and put together again."""
+
+    window_voxels: tuple[int, ...] = (96, 96, 96)
+    """Size of one window when the whole volume does not fit the budget."""
+    overlap: float = 0.5
+    """Fraction of a window shared with its neighbour, in [0, 1)."""
+    memory_gb: float = 0.0
+    """Budget for one forward pass; 0 takes half of what is free."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"predict.overlap must be in [0, 1), got {self.overlap}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that decides a run."""
+
+    labels: LabelConfig = field(default_factory=LabelConfig)
+    data: PrepareSettings = field(default_factory=PrepareSettings)
+    supervoxels: SupervoxelSettings = field(default_factory=SupervoxelSettings)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    predict: PredictConfig = field(default_factory=PredictConfig)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that ship with voxseg, sorted."""
+    folder = resources.files("voxseg.recipes")
+    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".toml")))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """Read one recipe; an unknown name is a UsageError with the nearest known ones."""
+    if name not in recipe_names():
+        raise UsageError(f"there is no recipe {name!r}{_hint(name, recipe_names())}")
+    text = (resources.files("voxseg.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def describe_recipes() -> dict[str, str]:
+    """Give each recipe's first line, which says what it is."""
+    folder = resources.files("voxseg.recipes")
+    texts = {n: (folder / f"{n}.toml").read_text(encoding="utf-8") for n in recipe_names()}
+    return {name: text.splitlines()[0].lstrip("# ") for name, text in texts.items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a configuration file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path} does not exist; --config takes a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from None
+
+
+def parse_setting(text: str) -> dict[str, Any]:
+    """Turn one ``a.b=c`` into nested tables; the value is TOML, or a bare word taken as text."""
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise UsageError(f"--set takes SECTION.KEY=VALUE, got {text!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return typing.cast(dict[str, Any], parsed)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay nested table ``over`` on ``base``."""
+    out = dict(base)
+    for key, value in over.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[key] = merge(typing.cast(Mapping[str, Any], old), value) if both else value
+    return out
+
+
+def build(tables: Mapping[str, Any]) -> Config:
+    """Make a Config from nested tables; every unknown key or bad value is a UsageError."""
+    return typing.cast(Config, _build(Config, tables, ""))
+
+
+def to_tables(config: Any) -> dict[str, Any]:
+    """Turn a Config into nested tables of plain values."""
+    return dataclasses.asdict(config)
+
+
+def dump(config: Config) -> str:
+    """Write a Config as TOML."""
+    lines: list[str] = []
+    for section, table in to_tables(config).items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return repr(value)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(known)}"
+
+
+def _build(kind: type, tables: Mapping[str, Any], where: str) -> object:
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in tables.items():
+        if key not in hints:
+            raise UsageError(f"there is no setting {where}{key}{_hint(key, tuple(hints))}")
+        values[key] = _convert(hints[key], value, f"{where}{key}")
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} is a section with keys, not a value")
+        return _build(typing.cast(type, hint), value, f"{where}.")
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        items = value if isinstance(value, list | tuple) else [value]
+        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in items)
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            hint_text = _hint(str(value), allowed)
+            raise UsageError(
+                f"{where} must be one of {', '.join(allowed)}, got {value!r}{hint_text}"
+            )
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _convert_union(hint, value, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value
+
+
+def _convert_union(hint: Any, value: Any, where: str) -> Any:
+    options = [h for h in typing.get_args(hint) if h is not type(None)]
+    if value is None:
+        return None
+    return _convert(options[0], value, where)

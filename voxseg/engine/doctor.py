@@ -1,0 +1,97 @@
+"""What voxseg finds on this system, and what to do about what it lacks."""
+
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import torch
+
+from voxseg.data.superpixels import cache_folder
+from voxseg.engine.inference import free_gb
+from voxseg.engine.manifest import git_commit, versions
+
+_OPTIONAL = {
+    "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
+    "cuda.core": ("CUDA kernels compiled at first use", "arrives with the CUDA branch"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    state: str
+    cure: str = ""
+    """What to do, "" when nothing needs doing."""
+
+
+def examine() -> list[Finding]:
+    """Look at everything; never fails."""
+    found = [Finding(name, version) for name, version in versions().items()]
+    commit = git_commit()
+    if commit:
+        found.append(Finding("git commit", commit[:12]))
+    return [*found, *_compute(), *_kernels(), *_folders(), *_extras()]
+
+
+def _compute() -> list[Finding]:
+    cpu = torch.device("cpu")
+    found = [
+        Finding("CPU threads", f"torch {torch.get_num_threads()}, numba {numba.get_num_threads()}"),
+        Finding("free memory", f"{free_gb(cpu):.1f} GB"),
+        Finding("memory settings", _memory_settings()),
+    ]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            major, minor = torch.cuda.get_device_capability(index)
+            free = free_gb(torch.device("cuda", index))
+            name = torch.cuda.get_device_name(index)
+            found.append(Finding(f"cuda:{index}", f"{name}, sm_{major}{minor}, {free:.1f} GB free"))
+    elif torch.version.cuda:
+        cure = "check the driver with nvidia-smi"
+        found.append(Finding("CUDA", f"torch has CUDA {torch.version.cuda}, but no device", cure))
+    else:
+        cure = "for a GPU, install a CUDA build of torch"
+        found.append(Finding("CUDA", "this torch is built for the CPU", cure))
+    return found
+
+
+def _memory_settings() -> str:
+    huge = os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"
+    return "huge pages asked for" if huge else "as Python starts"
+
+
+def _kernels() -> list[Finding]:
+    if importlib.util.find_spec("nvidia") is None:
+        return [Finding("NVRTC", "not installed", "comes with CUDA builds of torch")]
+    spec = importlib.util.find_spec("nvidia")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    found = [str(p) for place in places for p in Path(place).glob("**/libnvrtc.so*")]
+    return [Finding("NVRTC", found[0] if found else "not installed")]
+
+
+def _folders() -> list[Finding]:
+    folder = cache_folder()
+    if folder is None:
+        return [Finding("cache", "no folder can be written", "set VOXSEG_CACHE to one that can")]
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e9
+    free = shutil.disk_usage(_existing(folder)).free / 1e9
+    return [Finding("cache", f"{folder} ({size:.2f} GB used, {free:.0f} GB free)")]
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+def _extras() -> list[Finding]:
+    found = []
+    for module, (purpose, cure) in _OPTIONAL.items():
+        root = module.split(".", maxsplit=1)[0]
+        present = importlib.util.find_spec(root) is not None
+        state = f"installed ({purpose})" if present else f"missing ({purpose})"
+        found.append(Finding(module, state, "" if present else cure))
+    return found

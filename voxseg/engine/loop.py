@@ -1,0 +1,378 @@
+"""The training loop: one fold on one device; it can be stopped at any moment and resumed.
+
+A run's state is its step number: patches depend on (seed, step) alone, so that a resumed run goes
+on with the bits an unbroken one would have. A checkpoint is written after each epoch, and on Ctrl-C
+or SIGTERM after the step at hand.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from voxseg.data.patches import PatchSampler
+from voxseg.data.prepare import Prepared
+from voxseg.data.transforms import Augment
+from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
+from voxseg.engine.config import Config, to_tables
+from voxseg.engine.device import Compute
+from voxseg.engine.inference import predict_probabilities
+from voxseg.engine.network import build_network, initialise_from
+from voxseg.engine.optimise import (
+    auxiliary_weight,
+    average_model,
+    averaged,
+    build_optimiser,
+    learning_rate,
+)
+from voxseg.engine.prefetch import prefetch
+from voxseg.engine.stop import StopRequest
+from voxseg.errors import VoxsegError
+from voxseg.tasks.segmentation import DiceCounts, SegmentationLoss, count_dice
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a run tells its caller, after each step and each validation."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    voxels_per_second: float
+    seconds_left: float
+    dice: float
+    """Latest validated mean foreground Dice; NaN before the first validation."""
+
+
+@dataclass
+class TrainState:
+    """What changes during a run and is kept in its checkpoints."""
+
+    step: int = 0
+    elapsed: float = 0.0
+    """Seconds of training and validation, over all parts of a resumed run."""
+    best: float = -1.0
+    dice: float = math.nan
+    stale: int = 0
+    """Validations since the best one."""
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class InterruptedRunError(VoxsegError):
+    """The run was asked to stop and wrote a checkpoint."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended."""
+
+    best_dice: float
+    """Mean foreground Dice of the kept weights over the validation cases; NaN without any."""
+    class_dice: tuple[float, ...]
+    """Per class, background first, pooled over the validation cases' voxels; empty without any."""
+    steps: int
+    seconds: float
+    checkpoint: Path
+
+
+@final
+class TrainingRun:
+    """One training run over prepared cases.
+
+    Args:
+        config: resolved; ``labels.values`` must be filled.
+        cases: training subjects, prepared, with labels.
+        validation: subjects on which the best weights are chosen; may be empty.
+        run: the run folder.
+        compute: device, precision, memory layout.
+        init_from: a checkpoint whose shared weights the network starts from.
+        notify: called after each step.
+        say: called with a sentence when something is worth a line.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cases: Sequence[Prepared],
+        validation: Sequence[Prepared],
+        run: Path,
+        compute: Compute,
+        *,
+        init_from: Path | None = None,
+        notify: Callable[[Progress], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._config, self._run, self._compute = config, run, compute
+        self._validation, self._notify = validation, notify
+        settings = config.train
+        dims = cases[0].image.ndim - 1
+        self._patch = patch_size(settings.patch_voxels, dims)
+        self._num_classes = len(config.labels.values)
+        self._in_channels = len(cases[0].image) + (dims if config.data.coordinates else 0)
+        torch.manual_seed(settings.seed)
+        network = build_network(config.model, self._in_channels, self._num_classes, dims)
+        if init_from is not None:
+            loaded = initialise_from(network, init_from, self._in_channels, self._num_classes)
+            say(f"started from {init_from}: {loaded}")
+        compute.place(network)
+        self._network = network
+        self._average = average_model(network, settings.ema_decay)
+        self._optimiser = build_optimiser(network, settings)
+        self._scaler = torch.amp.GradScaler(enabled=compute.precision is torch.float16)
+        self._loss = SegmentationLoss(self._num_classes, settings.loss)
+        self._state = TrainState()
+        self._class_dice: tuple[float, ...] = ()
+        augment = Augment(config.augment, self._patch)
+        self._sampler = PatchSampler(
+            cases,
+            self._patch,
+            self._num_classes,
+            class_share=settings.class_share,
+            augment=augment,
+            coordinates=config.data.coordinates,
+            seed=settings.seed,
+        )
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to resume from."""
+        return self._run / "checkpoints" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint to predict with."""
+        return self._run / "checkpoints" / "best.pt"
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch: loss, learning rate, Dice where it was validated, seconds."""
+        return self._state.history
+
+    def resume(self) -> bool:
+        """Take up ``last.pt`` if there is one; say whether."""
+        if not self.last.is_file():
+            return False
+        content = load_checkpoint(self.last)
+        self._network.load_state_dict(content["raw"])
+        if self._average is not None:
+            self._average.load_state_dict(content["average"])
+        self._optimiser.load_state_dict(content["optimiser"])
+        self._scaler.load_state_dict(content["scaler"])
+        self._state = TrainState(**content["state"])
+        torch.set_rng_state(content["rng"])
+        return True
+
+    def fit(self, stop: StopRequest) -> TrainResult:
+        """Train to the end of the epochs, the time budget or the patience."""
+        settings, state = self._config.train, self._state
+        total = settings.epochs * settings.steps_per_epoch
+        workers = (
+            settings.workers if settings.workers >= 0 else 2 * (self._compute.device.type == "cuda")
+        )
+        # The event files of an interrupted part stay: TensorBoard joins what a folder holds.
+        with SummaryWriter(str(self._run / "tensorboard")) as board:
+            batches = prefetch(
+                lambda step: self._sampler.batch(step, settings.batch_size),
+                range(state.step, total),
+                workers,
+            )
+            clock = _Clock(state.elapsed)
+            losses: list[float] = []
+            for batch in batches if not state.finished else ():
+                before = clock.seconds
+                progress = self._progress(total, clock.seconds)
+                losses.append(self._step(batch, progress))
+                state.step += 1
+                state.elapsed = clock.seconds
+                speed = batch.label.numel() / max(clock.seconds - before, 1e-9)
+                self._tell(losses[-1], speed, total)
+                over = self._over(total)
+                if over or state.step % settings.steps_per_epoch == 0:
+                    self._end_epoch(board, losses, over, clock)
+                    losses = []
+                elif stop.requested:
+                    self._save_last()
+                if stop.requested and not state.finished:
+                    raise InterruptedRunError(
+                        f"stopped after step {state.step} of {total}; {self.last} is written, "
+                        "go on with the same command and --resume"
+                    )
+                if state.finished:
+                    break
+        return TrainResult(
+            state.best if state.best >= 0 else math.nan,
+            tuple(state.history[-1].get("best_class_dice", ())) if state.history else (),
+            state.step,
+            state.elapsed,
+            self.best,
+        )
+
+    def _step(self, batch: Any, progress: float) -> float:
+        settings = self._config.train
+        compute = self._compute
+        rate = learning_rate(settings, progress)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        image = batch.image.to(compute.device).contiguous(memory_format=compute.memory_format)
+        label = batch.label.to(compute.device).long()
+        regions = None if batch.superpixels is None else batch.superpixels.to(compute.device)
+        self._network.train()
+        with compute.autocast():
+            logits, auxiliary = self._network.supervise(image, regions, batch.count)
+        weight = auxiliary_weight(settings, progress)
+        loss = self._loss(logits, auxiliary, label, weight)
+        if not torch.isfinite(loss):
+            raise VoxsegError(
+                f"the loss is {loss.item()} at step {self._state.step}; lower train.learning_rate, "
+                "or set train.precision to float32"
+            )
+        self._optimiser.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()
+        if settings.clip_norm:
+            self._scaler.unscale_(self._optimiser)
+            nn.utils.clip_grad_norm_(self._network.parameters(), settings.clip_norm)
+        self._scaler.step(self._optimiser)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update_parameters(self._network)
+        return float(loss.detach())
+
+    def _progress(self, total: int, seconds: float) -> float:
+        done = self._state.step / total
+        budget = self._config.train.max_minutes * 60
+        return min(1.0, max(done, seconds / budget if budget else 0.0))
+
+    def _over(self, total: int) -> bool:
+        settings, state = self._config.train, self._state
+        late = settings.max_minutes > 0 and state.elapsed >= settings.max_minutes * 60
+        return late or state.step >= total
+
+    def _end_epoch(
+        self, board: SummaryWriter, losses: list[float], over: bool, clock: "_Clock"
+    ) -> None:
+        settings, state = self._config.train, self._state
+        epoch = math.ceil(state.step / settings.steps_per_epoch)
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": state.step,
+            "loss": sum(losses) / max(len(losses), 1),
+            "learning_rate": self._optimiser.param_groups[0]["lr"],
+        }
+        due = over or epoch % settings.validate_every == 0
+        if due and self._validation:
+            counts = self._validate()
+            state.dice = counts.foreground_mean
+            row["dice"] = state.dice
+            row["class_dice"] = [float(d) for d in counts.dice]
+            state.stale = 0 if state.dice > state.best else state.stale + 1
+        if (due and self._validation and state.dice > state.best) or not self._validation:
+            state.best = state.dice if self._validation else state.best
+            save_checkpoint(self.best, self._content())
+            self._class_dice = tuple(row.get("class_dice", ()))
+        early = settings.patience > 0 and state.stale >= settings.patience
+        state.finished = over or early
+        state.elapsed = clock.seconds
+        row["seconds"] = state.elapsed
+        earlier = state.history[-1].get("best_class_dice", []) if state.history else []
+        row["best_class_dice"] = list(self._class_dice) or earlier
+        state.history.append(row)
+        for name in ("loss", "learning_rate", "dice"):
+            if name in row:
+                board.add_scalar(name, row[name], state.step)
+        self._save_last()
+        with (self._run / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(row) + "\n")
+
+    def _validate(self) -> DiceCounts:
+        network = averaged(self._network, self._average).eval()
+        total: DiceCounts | None = None
+        for case in self._validation:
+            probabilities = predict_probabilities(
+                network,  # type: ignore[arg-type]  # AveragedModel.module is typed nn.Module
+                case,
+                self._compute,
+                self._config.predict,
+                coordinates=self._config.data.coordinates,
+            )
+            predicted = torch.from_numpy(probabilities.argmax(0))
+            assert case.label is not None
+            counts = count_dice(predicted, torch.from_numpy(case.label), self._num_classes)
+            total = counts if total is None else total + counts
+        assert total is not None
+        return total
+
+    def _content(self) -> dict[str, Any]:
+        network = averaged(self._network, self._average)
+        return {
+            "model": network.state_dict(),
+            "config": to_tables(self._config),
+            "in_channels": self._in_channels,
+            "spatial_dims": len(self._patch),
+            "step": self._state.step,
+            "dice": self._state.dice,
+        }
+
+    def _save_last(self) -> None:
+        average = self._average
+        save_checkpoint(
+            self.last,
+            {
+                **self._content(),
+                "raw": self._network.state_dict(),
+                "average": None if average is None else average.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "scaler": self._scaler.state_dict(),
+                "state": vars(self._state),
+                "rng": torch.get_rng_state(),
+            },
+        )
+
+    def _tell(self, loss: float, speed: float, total: int) -> None:
+        settings, state = self._config.train, self._state
+        progress = max(self._progress(total, state.elapsed), 1e-9)
+        self._notify(
+            Progress(
+                epoch=math.ceil(state.step / settings.steps_per_epoch),
+                epochs=settings.epochs,
+                step=state.step,
+                steps=total,
+                loss=loss,
+                voxels_per_second=speed,
+                seconds_left=state.elapsed * (1 - progress) / progress,
+                dice=state.dice,
+            )
+        )
+
+
+class _Clock:
+    """Seconds of a run, over all its parts."""
+
+    def __init__(self, earlier: float) -> None:
+        self._start = time.monotonic() - earlier
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+
+def patch_size(patch: tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """Fit ``patch_voxels`` to ``dims`` axes: one number stands for all."""
+    if len(patch) == 1:
+        return patch * dims
+    if len(patch) != dims:
+        raise VoxsegError(
+            f"train.patch_voxels has {len(patch)} numbers, but the images have {dims} axes"
+        )
+    return patch

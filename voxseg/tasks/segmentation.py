@@ -1,0 +1,99 @@
+"""Segmentation: every voxel gets one of N classes.
+
+The loss is Dice + cross-entropy, or either alone (MONAI's), summed over the main and the auxiliary
+outputs of deep supervision; the score is Dice per class.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from monai.losses import DiceLoss
+from torch import Tensor, nn
+
+LossKind = Literal["dice_ce", "ce", "dice"]
+
+
+@dataclass(frozen=True)
+class DiceCounts:
+    """Voxel counts per class, (num_classes,) each, from which Dice is made; they add up."""
+
+    both: Tensor
+    predicted: Tensor
+    true: Tensor
+
+    def __add__(self, other: "DiceCounts") -> "DiceCounts":
+        return DiceCounts(
+            self.both + other.both, self.predicted + other.predicted, self.true + other.true
+        )
+
+    @property
+    def dice(self) -> Tensor:
+        """Dice per class, NaN where a class is in neither."""
+        total = (self.predicted + self.true).double()
+        return torch.where(total > 0, 2 * self.both.double() / total.clamp_min(1), torch.nan)
+
+    @property
+    def foreground_mean(self) -> float:
+        """Mean over the classes after background that are present; 0 when none is."""
+        value = self.dice[1:].nanmean()
+        return 0.0 if value.isnan() else float(value)
+
+
+class SegmentationLoss(nn.Module):
+    """Dice, cross-entropy or their sum, with deep supervision.
+
+    Args:
+        num_classes: N, background included.
+        kind: "dice_ce", "ce" or "dice". Dice leaves out background and treats the batch as one
+            volume, so that a class that is absent from one small patch does not dominate.
+    """
+
+    def __init__(self, num_classes: int, kind: LossKind = "dice_ce") -> None:
+        super().__init__()
+        self._kind = kind
+        self._dice = DiceLoss(include_background=num_classes == 1, batch=True)
+        self._num_classes = num_classes
+
+    def forward(
+        self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float
+    ) -> Tensor:
+        """Mean loss of the batch.
+
+        Args:
+            logits: (B, N, *S), the main output.
+            auxiliary: further outputs; a coarser one is compared with the label at its voxels'
+                centres (nearest).
+            label: (B, 1, *S) int64 class indices.
+            auxiliary_weight: weight of each auxiliary output; 0 skips them.
+        """
+        loss = self._one(logits, label)
+        if auxiliary_weight:
+            for output in auxiliary:
+                loss = loss + auxiliary_weight * self._one(output, label)
+        return loss
+
+    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
+        logits = logits.float()
+        size = logits.shape[2:]
+        if size != label.shape[2:]:
+            # Class indices are exact in float32, which interpolate needs.
+            label = nn.functional.interpolate(label.float(), size, mode="nearest-exact").long()
+        loss = logits.new_zeros(())
+        if "ce" in self._kind:
+            loss = loss + nn.functional.cross_entropy(logits, label[:, 0])
+        if "dice" in self._kind:
+            truth = nn.functional.one_hot(label[:, 0], self._num_classes).movedim(-1, 1)
+            loss = loss + self._dice(logits.softmax(1), truth)
+        return loss
+
+
+def count_dice(predicted: Tensor, label: Tensor, num_classes: int) -> DiceCounts:
+    """Count agreement of two class-index maps of one shape."""
+    predicted, label = predicted.reshape(-1).long(), label.reshape(-1).long()
+    both = torch.bincount(label[predicted == label], minlength=num_classes)
+    return DiceCounts(
+        both,
+        torch.bincount(predicted, minlength=num_classes),
+        torch.bincount(label, minlength=num_classes),
+    )
