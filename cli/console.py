@@ -1,0 +1,50 @@
+"""What a command shows: lines and tables on a console, or one JSON object on stdout."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def console(as_json: bool) -> Console:
+    """Where to talk: stdout, or stderr when stdout is kept for JSON."""
+    return err if as_json else out
+
+
+def print_json(content: object) -> None:
+    """Print one JSON object; NaN, which JSON lacks, becomes null."""
+    sys.stdout.write(json.dumps(_finite(content), indent=2) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Build a table whose first column is text and whose others are numbers or short words."""
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        made.add_row(*(escape(cell(value)) for value in row))
+    return made
+
+
+def cell(value: object) -> str:
+    """Show one value: three decimals, a dash for a missing score."""
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3f}"
+    return "-" if value is None else str(value)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, dict):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return content

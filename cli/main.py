@@ -1,0 +1,87 @@
+"""The program: its commands, and how an error ends it."""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from voxseg import __version__
+from voxseg.errors import VoxsegError
+
+from . import (
+    bench,
+    check,
+    crossval,
+    demo,
+    doctor,
+    evaluate,
+    models,
+    predict,
+    process,
+    supervoxels,
+    train,
+)
+
+app = typer.Typer(
+    name="voxseg",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Medical volumetric segmentation with supervoxel-pooled networks.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voxseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; all by default.")
+    ] = None,
+) -> None:
+    """Medical volumetric segmentation with supervoxel-pooled networks."""
+    del version
+    if debug:
+        os.environ["VOXSEG_DEBUG"] = "1"
+    if threads:
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+            os.environ[name] = str(threads)
+
+
+app.command()(demo.demo)
+app.command()(train.train)
+app.command()(predict.predict)
+app.command()(evaluate.evaluate)
+app.command()(crossval.crossval)
+app.command()(supervoxels.supervoxels)
+app.command()(check.check)
+app.command()(models.models)
+app.command()(doctor.doctor)
+app.command()(train.recipes)
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run the program; an error that a user can cure is one sentence and an exit code."""
+    process.prepare()
+    try:
+        app()
+    except VoxsegError as error:
+        if os.environ.get("VOXSEG_DEBUG"):
+            traceback.print_exc()
+        sys.stderr.write(f"voxseg: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("voxseg: interrupted\n")
+        sys.exit(130)

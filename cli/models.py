@@ -1,0 +1,79 @@
+"""``voxseg models``."""
+
+from typing import Annotated, cast
+
+import typer
+
+from . import console as terminal
+from . import options
+
+
+def models(
+    in_channels: Annotated[int, typer.Option("--in-channels", min=1, help="Image channels.")] = 1,
+    classes: Annotated[
+        int, typer.Option("--classes", min=1, help="Classes, background included.")
+    ] = 4,
+    spatial_dims: Annotated[
+        int, typer.Option("--spatial-dims", min=2, max=3, help="2 for images, 3 for volumes.")
+    ] = 3,
+    as_json: options.Json = False,
+) -> None:
+    """List every variant of every network: parameters, receptive field in voxels, paper."""
+    import torch
+
+    from voxseg.models import MODELS, count_parameters
+
+    rows = []
+    for name, entry in MODELS.items():
+        if spatial_dims not in entry.spatial_dims:
+            continue
+        # On the meta device: shapes without numbers.
+        with torch.device("meta"):
+            network = entry.build(in_channels, classes, spatial_dims=spatial_dims)
+        count = count_parameters(network)
+        rows.append(
+            {
+                "name": name,
+                "parameters": count.inference,
+                "auxiliary_parameters": count.auxiliary,
+                "receptive_field": list(cast("tuple[int, ...]", network.receptive_field)),
+                "paper": entry.paper,
+                "description": entry.description,
+            }
+        )
+    if as_json:
+        terminal.print_json(
+            {
+                "in_channels": in_channels,
+                "classes": classes,
+                "spatial_dims": spatial_dims,
+                "models": rows,
+            }
+        )
+        return
+    _show(rows, f"{in_channels} in, {classes} classes, {spatial_dims}D")
+
+
+def _show(rows: list[dict[str, object]], title: str) -> None:
+    table = terminal.table(
+        title,
+        ("model", "parameters", "+ in training", "receptive field", "paper", "what it is"),
+        [
+            (
+                row["name"],
+                f"{row['parameters']:,}",
+                f"{row['auxiliary_parameters']:,}",
+                " x ".join(map(str, cast("list[int]", row["receptive_field"]))),
+                row["paper"],
+                row["description"],
+            )
+            for row in rows
+        ],
+    )
+    for column in table.columns[4:]:
+        column.justify = "left"
+    terminal.out.print(table)
+    terminal.out.print(
+        "'+ in training' are auxiliary heads that only deep supervision uses. The designs: "
+        "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added."
+    )

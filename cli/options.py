@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Device = Annotated[
+    str, typer.Option("--device", "-d", help="auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", "-r", help="A recipe by name; 'voxseg recipes' lists them."),
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="A TOML file over the recipe's settings.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="One setting over all files, as SECTION.KEY=VALUE; repeatable."),
+]
+Labels = Annotated[
+    Path | None, typer.Option("--labels", help="A second folder, where labels lie apart.")
+]
+Split = Annotated[Path | None, typer.Option("--split", help="A split file (JSON).")]
+InitFrom = Annotated[
+    Path | None,
+    typer.Option("--init-from", help="Run or checkpoint whose shared weights to start from."),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in -o stopped.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies in -o.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Epochs of training.")]
+MaxMinutes = Annotated[
+    float | None, typer.Option("--max-minutes", min=0, help="Wall-clock budget of a training.")
+]
+Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random number.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check the data and print the settings, then stop.")
+]

@@ -1,0 +1,73 @@
+"""``voxseg predict``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console as terminal
+from . import options
+
+if TYPE_CHECKING:
+    from voxseg.engine.predict import CaseOutcome
+
+_SOME_FAILED = 4
+
+
+def predict(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Run folder, checkpoint, or a cross-validation (folds averaged).")
+    ],
+    inputs: Annotated[list[Path], typer.Argument(help="NIfTI files or folders of them.")],
+    output: options.Output,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also one float map for each class.")
+    ] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average over flips, as in training.")] = False,
+    low_memory: Annotated[
+        bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
+    ] = False,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Keep masks that are already there.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Segment INPUTS; write one mask for each, on its own grid, into OUTPUT.
+
+    Exit code 4 when some cases failed and the others were written.
+    """
+    from voxseg.engine.predict import PredictRequest
+    from voxseg.engine.predict import predict as run
+
+    screen = terminal.console(as_json)
+
+    def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
+        head = f"[{number}/{total}] {outcome.case_id}"
+        if outcome.error:
+            terminal.err.print(f"{head}: {outcome.error}", markup=False)
+        else:
+            facts = f"{outcome.seconds:.1f} s, {outcome.memory}"
+            screen.print(f"{head}: {outcome.output} ({facts})", markup=False)
+
+    outcomes = run(
+        PredictRequest(
+            checkpoint=checkpoint,
+            inputs=tuple(inputs),
+            output=output,
+            device=device,
+            save_probabilities=save_probabilities,
+            tta=tta,
+            low_memory=low_memory,
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+        ),
+        tell,
+    )
+    failed = [outcome for outcome in outcomes if outcome.error]
+    if as_json:
+        terminal.print_json({"cases": [vars(outcome) for outcome in outcomes]})
+    if failed:
+        terminal.err.print(f"{len(failed)} of {len(outcomes)} cases failed", markup=False)
+        raise typer.Exit(1 if len(failed) == len(outcomes) else _SOME_FAILED)

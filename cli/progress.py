@@ -1,0 +1,42 @@
+"""Progress of long work: a bar on a terminal, nothing elsewhere."""
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+if TYPE_CHECKING:
+    from voxseg.engine.loop import Progress as TrainProgress
+
+
+@contextlib.contextmanager
+def training_bar(console: Console) -> Iterator[Callable[["TrainProgress"], None]]:
+    """Show loss, Dice, speed and time left while a network trains."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as progress:
+        task = progress.add_task("training", total=1.0, facts="")
+
+        def show(state: "TrainProgress") -> None:
+            dice = "-" if math.isnan(state.dice) else f"{state.dice:.3f}"
+            total = state.seconds_left + 1e-9
+            progress.update(
+                task,
+                description=f"epoch {state.epoch}/{state.epochs}",
+                total=state.steps,
+                completed=state.step,
+                facts=f"loss {state.loss:.3f}  Dice {dice}  "
+                f"{state.voxels_per_second / 1e6:.2f} Mvoxel/s  {minutes(total)} left",
+            )
+
+        yield show
+
+
+def minutes(seconds: float) -> str:
+    """Write a duration as minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,94 @@
+"""``voxseg train`` and ``voxseg recipes``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import console as terminal
+from . import options
+from .progress import minutes, training_bar
+from .settings import gather
+
+
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="Folder of volumes with labels, or a CSV/JSON list.")
+    ],
+    output: options.Output,
+    labels: options.Labels = None,
+    recipe: options.Recipe = None,
+    config: options.ConfigFile = None,
+    settings: options.Settings = None,
+    val_fraction: Annotated[
+        float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of cases held out.")
+    ] = 0.2,
+    split: options.Split = None,
+    fold: Annotated[int, typer.Option("--fold", min=0, help="Which fold of --split.")] = 0,
+    epochs: options.Epochs = None,
+    max_minutes: options.MaxMinutes = None,
+    seed: options.Seed = None,
+    init_from: options.InitFrom = None,
+    device: options.Device = "auto",
+    resume: options.Resume = False,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> None:
+    """Train a network on DATA into the run folder OUTPUT.
+
+    Without --recipe, a Reduced (/8) VoxResNet V3 with SLIC supervoxels is set up from the data's
+    spacing and size, and what was chosen is printed.
+    """
+    from voxseg.engine.train import TrainRequest, dry_run_report
+    from voxseg.engine.train import train as run
+
+    flags = {"train": {"epochs": epochs, "max_minutes": max_minutes, "seed": seed}}
+    request = TrainRequest(
+        data=data,
+        run=output,
+        labels=labels,
+        settings=gather(recipe, config, settings, flags),
+        planned=recipe is None and config is None,
+        val_fraction=val_fraction,
+        split=split,
+        fold=fold,
+        init_from=init_from,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    screen = terminal.console(as_json)
+    if dry_run:
+        screen.print(dry_run_report(request, screen.print), markup=False)
+        return
+    with training_bar(screen) as bar:
+        result = run(request, bar, lambda text: screen.print(text, markup=False))
+    if as_json:
+        terminal.print_json(
+            {
+                "checkpoint": str(result.checkpoint),
+                "dice": result.best_dice,
+                "class_dice": result.class_dice,
+                "steps": result.steps,
+                "seconds": result.seconds,
+            }
+        )
+        return
+    screen.print(
+        f"trained {result.steps} steps in {minutes(result.seconds)}; validation Dice "
+        f"{terminal.cell(result.best_dice)}; {result.checkpoint}",
+        markup=False,
+    )
+    screen.print(f"next: voxseg predict {output} IMAGES -o PREDICTIONS", markup=False)
+
+
+def recipes(as_json: options.Json = False) -> None:
+    """List the recipes: one experiment each; copy one with --config and change it."""
+    from voxseg.engine.config import describe_recipes
+
+    found = describe_recipes()
+    if as_json:
+        terminal.print_json(found)
+        return
+    terminal.out.print(terminal.table("Recipes", ("name", "what"), found.items()))
