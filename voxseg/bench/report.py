@@ -1,0 +1,140 @@
+"""The result of a benchmark: a table, curves over a size, and the machine they were measured on.
+
+Ratios between rows of one result mean something, since all were measured in one process; seconds
+mean something only next to ``machine``.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+Row = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Curves over one size, each measured with everything else held still."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: dict[str, list[tuple[float, float]]]
+    """Name of the method -> its (x, y) points in the order of x."""
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What one benchmark measured."""
+
+    title: str
+    machine: dict[str, float | str]
+    """Processor, threads, versions and memory settings, from ``machine_info``."""
+    rows: list[Row]
+    """One row a method; every row has the same keys, in the order of the columns."""
+    sweeps: list[Sweep] = field(default_factory=list)
+
+    @property
+    def columns(self) -> list[str]:
+        """The keys of the rows, in the order of the table."""
+        return list(self.rows[0]) if self.rows else []
+
+    def to_json(self) -> str:
+        """Write everything as one JSON object; curves become lists of [x, y]."""
+        return json.dumps(asdict(self), indent=2)
+
+    def plot(self, path: Path) -> None:
+        """Draw the sweeps side by side with logarithmic axes into a PNG file.
+
+        Raises:
+            ValueError: if nothing was swept, so that there is nothing to draw.
+        """
+        if not self.sweeps:
+            raise ValueError(f"{self.title} has no sweep to plot: measure with sweep=True")
+        # The object interface never touches pyplot's global state or a display.
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6.0 * len(self.sweeps), 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        for index, sweep in enumerate(self.sweeps):
+            axes = figure.add_subplot(1, len(self.sweeps), index + 1)
+            for name, points in sweep.curves.items():
+                axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
+            axes.set(xscale="log", yscale="log", title=sweep.title)
+            axes.set(xlabel=sweep.x_label, ylabel=sweep.y_label)
+            axes.grid(visible=True, which="both", alpha=0.3)
+            axes.legend(fontsize="small")
+        figure.suptitle(f"{self.title} ({self.machine.get('processor', 'unknown processor')})")
+        figure.savefig(path, format="png", dpi=120)
+
+
+def best_time_ms(call: Callable[[], object], repeats: int = 5) -> float:
+    """Time a call and keep the fastest of the repeats, after one call that is not counted.
+
+    The minimum is the least disturbed by whatever else runs on the machine.
+
+    Args:
+        call: what is timed; its result is dropped before the next repeat.
+        repeats: timed calls, at least 1.
+
+    Returns:
+        Wall time in milliseconds.
+    """
+    return best_times_ms({"call": call}, repeats)["call"]
+
+
+def best_times_ms(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+    """Time several calls in turn, so that a busy minute of the machine hits all of them alike.
+
+    Args:
+        calls: name -> call, each run once before the first round to warm caches and compilers.
+        repeats: rounds over all calls, at least 1.
+
+    Returns:
+        Name -> the fastest wall time in milliseconds.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    best = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
+    return best
+
+
+def machine_info(num_threads: int) -> dict[str, float | str]:
+    """Describe the machine, for the head of a result.
+
+    Args:
+        num_threads: how many threads the measured code may use.
+
+    Returns:
+        Names -> values; ``load`` is the run queue's length when there is one to be read, which
+        says how far seconds can be trusted.
+    """
+    return {
+        "processor": _processor_name(),
+        "num_cores": os.cpu_count() or 1,
+        "num_threads": num_threads,
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else float("nan"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _processor_name() -> str:
+    """The processor's name as Linux gives it, else as Python's platform module does."""
+    path = Path("/proc/cpuinfo")
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
