@@ -66,8 +66,10 @@ def test_gradient_reaches_every_parameter(name):
     model = copy.deepcopy(build(name))
     image, superpixels = random_case((5, 3, 4), batch=1)
     main, auxiliary = model.supervise(image, superpixels, COUNT)
-    weights = torch.randn(main.shape, generator=torch.Generator().manual_seed(1))
-    sum((weights * answer).sum() for answer in (main, *auxiliary)).backward()
+    generator = torch.Generator().manual_seed(1)
+    # Each answer has its own shape: a decoder's auxiliary ones lie on their level's grid.
+    weighted = [torch.randn(a.shape, generator=generator) * a for a in (main, *auxiliary)]
+    sum(answer.sum() for answer in weighted).backward()
     silent = [
         key
         for key, parameter in model.named_parameters()

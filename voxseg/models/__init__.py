@@ -40,11 +40,15 @@ class ModelEntry:
 
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
+_OURS = "voxseg's own, after arXiv:1608.05895"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
 _reduced4 = partial(VoxResNet, stages=1, width_divisor=4)
 _reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
+_decoder4 = partial(
+    VoxResNet, stages=4, width_divisor=4, widths=(32, 64, 128, 256, 512), fusion="decoder"
+)
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -94,6 +98,20 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-reduced8-v3": ModelEntry(
         partial(_reduced8, design="V3"), _BOTH, "Reduced (/8), voxel and supervoxel branch added"
+    ),
+    "voxresnet-decoder4-v0": ModelEntry(
+        partial(_decoder4, design="V0"),
+        _OURS,
+        "Four stages of doubling width, coarse-to-fine decoder",
+    ),
+    "voxresnet-decoder4-v1": ModelEntry(
+        partial(_decoder4, design="V1"), _OURS, "Decoder4, class scores pooled"
+    ),
+    "voxresnet-decoder4-v2": ModelEntry(
+        partial(_decoder4, design="V2"), _OURS, "Decoder4, supervoxels classified"
+    ),
+    "voxresnet-decoder4-v3": ModelEntry(
+        partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
     ),
 }
 """Written out by hand: what is not here does not exist."""
