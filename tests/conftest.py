@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Before torch is imported: on a busy machine, threads that spin while they wait cost minutes.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import pytest
 import torch

@@ -35,12 +35,17 @@ class PrepareSettings:
     """Voxels kept around the foreground's box."""
     normalise: Normalisation = "zscore"
     """Inside the foreground: "zscore", "median" (divide by it, so that 0 stays 0) or "none"."""
+    clip_percentiles: tuple[float, ...] = (0.5, 99.5)
+    """Intensities beyond these percentiles of the foreground are clipped first; empty for none."""
     coordinates: bool = False
     """Add the position within the foreground's box, in [-1, 1] along each axis, as channels."""
 
     def __post_init__(self) -> None:
         if any(s <= 0 for s in self.spacing_mm) or len(self.spacing_mm) not in (0, 2, 3):
             raise ValueError(f"data.spacing_mm must be positive, one per axis: {self.spacing_mm}")
+        low_high = self.clip_percentiles
+        if low_high and not (len(low_high) == 2 and 0 <= low_high[0] < low_high[1] <= 100):
+            raise ValueError(f"data.clip_percentiles must be two, rising, in [0, 100]: {low_high}")
         if self.margin_voxels < 0:
             raise ValueError(f"data.margin_voxels must not be negative: {self.margin_voxels}")
 
@@ -156,7 +161,7 @@ def prepare_case(
     grid = Grid(source.array.shape[1:], orientation, tuple(mask.shape), box)
     cut = tuple(slice(a, b) for a, b in box)
     mask = np.ascontiguousarray(mask[cut])
-    image = np.stack([_normalise(a[cut], mask, settings.normalise, source.path) for a in arrays])
+    image = np.stack([_normalise(a[cut], mask, settings, source.path) for a in arrays])
     regions = None
     if supervoxels is not None:
         regions = cached_supervoxels(image, spacing, supervoxels, mask=mask)
@@ -228,9 +233,11 @@ def _bounding_box(mask: np.ndarray, path: Path) -> tuple[tuple[int, int], ...]:
     return tuple(box)
 
 
-def _normalise(array: np.ndarray, mask: np.ndarray, how: Normalisation, path: Path) -> np.ndarray:
+def _normalise(
+    array: np.ndarray, mask: np.ndarray, settings: PrepareSettings, path: Path
+) -> np.ndarray:
     array = array.astype(np.float32)
-    if how == "none":
+    if settings.normalise == "none":
         return array
     inside = array[mask]
     if inside.min() == inside.max():
@@ -238,7 +245,13 @@ def _normalise(array: np.ndarray, mask: np.ndarray, how: Normalisation, path: Pa
             f"{path} is constant ({inside.min():g}) in its foreground: there is nothing to "
             "segment; check the file, or set data.normalise to none"
         )
-    if how == "median":
+    if settings.clip_percentiles:
+        low, high = np.percentile(inside, settings.clip_percentiles)
+        if low < high:
+            # Outside the foreground nothing is clipped from below: 0 stays what it is.
+            array = np.where(mask, np.clip(array, low, high), np.minimum(array, high))
+            inside = array[mask]
+    if settings.normalise == "median":
         middle = float(np.median(inside))
         if middle <= 0:
             raise DataError(

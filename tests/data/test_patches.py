@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+
+from voxseg.data.orientation import Orientation
+from voxseg.data.patches import PatchSampler
+from voxseg.data.prepare import Grid, Prepared
+from voxseg.data.transforms import Augment, AugmentSettings
+
+SHAPE = (20, 15, 12)
+PLAIN = AugmentSettings(flip_axes=(), affine_probability=0.0, intensity_probability=0.0)
+
+
+def case(seed=0, shape=SHAPE, superpixels=True):
+    rng = np.random.default_rng(seed)
+    label = np.zeros(shape, np.uint8)
+    label[3:9, 4:10, 2:8] = 1
+    label[5, 6, 4] = 2  # a class of one voxel
+    image = np.arange(np.prod(shape), dtype=np.float32).reshape(1, *shape)
+    regions = rng.integers(0, 40, shape).astype(np.int32) * 3
+    regions[:2] = -1
+    box = tuple((0, n) for n in shape)
+    grid = Grid(shape, Orientation((0, 1, 2), (False,) * 3), shape, box)
+    return Prepared("a", image, label, regions if superpixels else None, box, (1.0, 1.0, 1.0), grid)
+
+
+def sampler(cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0):
+    return PatchSampler(
+        cases,
+        patch,
+        3,
+        class_share=share,
+        augment=Augment(settings, patch),
+        coordinates=coordinates,
+        seed=seed,
+    )
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    cases = [case(0), case(1)]
+    first, second = sampler(cases), sampler(cases)
+    for step in (0, 1, 5):
+        second.batch(17, 2)
+        a, b = first.batch(step, 2), second.batch(step, 2)
+        for x, y in zip(
+            (a.image, a.label, a.superpixels), (b.image, b.label, b.superpixels), strict=True
+        ):
+            torch.testing.assert_close(x, y, rtol=0, atol=0)
+    other = sampler(cases, seed=1).batch(0, 2)
+    assert not torch.equal(other.image, first.batch(0, 2).image)
+
+
+def test_image_label_and_superpixels_come_from_one_place():
+    subject = case()
+    for step in range(10):
+        batch = sampler([subject]).batch(step, 1)
+        flat = batch.image[0, 0].long()  # the image holds its own linear index
+        np.testing.assert_array_equal(batch.label[0, 0], subject.label.ravel()[flat])
+        regions = torch.from_numpy(subject.superpixels.ravel()[flat])
+        np.testing.assert_array_equal(batch.superpixels[0] < 0, regions < 0)
+        kept = regions >= 0
+        pairs = torch.stack([regions[kept], batch.superpixels[0][kept].long()]).unique(dim=1)
+        assert pairs.shape[1] == batch.count == len(regions[kept].unique())
+
+
+def test_a_rare_class_and_background_are_both_met():
+    batches = [sampler([case()], share=1.0).batch(step, 1) for step in range(60)]
+    rare = np.mean([bool((b.label == 2).any()) for b in batches])
+    assert rare > 0.25
+    anywhere = [sampler([case()], share=0.0).batch(step, 1) for step in range(60)]
+    assert np.mean([bool((b.label == 0).all()) for b in anywhere]) > 0.02
+
+
+def test_a_patch_larger_than_the_volume_is_padded_with_background():
+    subject = case()
+    batch = sampler([subject], patch=(24, 18, 16)).batch(0, 2)
+    assert batch.image.shape == (2, 1, 24, 18, 16)
+    assert (batch.label == 1).sum() == 2 * (subject.label == 1).sum()
+    assert batch.image.min() == subject.image.min()
+    assert batch.superpixels.min() == -1
+
+
+@pytest.mark.parametrize(
+    "settings", [PLAIN, AugmentSettings(affine_probability=1.0)], ids=["plain", "varied"]
+)
+def test_shapes_and_types(settings):
+    batch = sampler([case()], settings=settings, coordinates=True).batch(3, 2)
+    assert batch.image.shape == (2, 4, 8, 6, 4)
+    assert batch.image.dtype == torch.float32
+    assert batch.label.shape == (2, 1, 8, 6, 4)
+    assert batch.superpixels.shape == (2, 8, 6, 4)
+    assert batch.superpixels.max() < batch.count
+
+
+def test_coordinates_tell_the_place():
+    subject = case()
+    batch = sampler([subject], coordinates=True).batch(1, 1)
+    index = np.stack(np.unravel_index(batch.image[0, 0].long().numpy(), SHAPE))
+    half = (np.array(SHAPE) - 1) / 2
+    expected = (index - half[:, None, None, None]) / half[:, None, None, None]
+    np.testing.assert_allclose(batch.image[0, 1:], expected, atol=1e-6)
+
+
+def test_without_superpixels_a_batch_has_none():
+    batch = sampler([case(superpixels=False)]).batch(0, 1)
+    assert batch.superpixels is None
+    assert batch.count == 0

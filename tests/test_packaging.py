@@ -1,0 +1,56 @@
+"""A wheel built from the checkout and installed elsewhere works there."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("voxseg", "cli", "cuda", "pyproject.toml", "README.md", "LICENSE")
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import voxseg
+from voxseg.cli.main import main
+place = Path(voxseg.__file__).parent
+assert place.parent == Path(sys.argv[1]), place
+from voxseg.engine.config import recipe_names
+assert "ibsr-reduced8-v3" in recipe_names()
+assert (place / "export" / "report.html").is_file()
+assert (place / "py.typed").is_file()
+import torch
+from voxseg.ops import slic, superpixel_pool
+labels = slic(torch.rand(8, 9, 10), n_segments=8, compactness=0.1)
+count = int(labels.max()) + 1
+assert superpixel_pool(torch.rand(1, 2, 8, 9, 10), labels[None], count).shape == (1, 2, count)
+sys.argv = ["voxseg", "--version"]
+main()
+"""
+
+
+@pytest.mark.slow
+def test_wheel_installed_elsewhere_works(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, source / part)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, source], check=True)
+    wheel = next(tmp_path.glob("voxseg-*.whl"))
+    target = tmp_path / "installed"
+    subprocess.run([*pip, "install", "--no-deps", "--target", target, wheel], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(target)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target), "NUMBA_CACHE_DIR": str(tmp_path / "numba")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("voxseg 0.")
