@@ -1,16 +1,17 @@
-"""Prepare the program's own process: memory that PyTorch can use without waiting for it.
+"""Prepare the program's own process: memory that torch can use without waiting for the system.
 
-On Linux with glibc, a large tensor is fresh memory from the system each time, and taking it costs
-more than many ops that fill it. Two settings, made before torch is imported, spare that:
+On Linux with glibc a large tensor is fresh memory each time, and taking it from the system page by
+page costs more than many ops that fill it. Two settings, made before torch is imported, spare that:
 
-- ``THP_MEM_ALLOC_ENABLE=1`` lets torch ask for huge pages. It costs no memory to speak of.
-- ``mallopt`` lets glibc keep freed memory for the next tensor instead of returning it at once:
-  large blocks come from the heap, and the heap gives back what is free at its top beyond a limit.
-  That limit is a sixteenth of the machine's memory, at most 1 GiB, so the process holds at most
-  that much more than it uses, plus the holes that any heap has.
+- ``THP_MEM_ALLOC_ENABLE=1`` lets torch ask for huge pages; it costs no memory to speak of.
+- ``mallopt`` lets glibc take blocks of up to 32 MiB from its heap and keep them when they are freed
+  instead of returning them at once. What is free at the heap's top goes back beyond 1/32 of the
+  machine's memory, at most 512 MiB: that, 64 MiB of reserve and holes between smaller blocks are
+  what the process may hold more than it uses. Larger blocks still go back at once. To keep those
+  too is a little faster still, but was seen to hold several times the memory in use.
 
-They are the command line's; importing voxseg as a library changes nothing. ``VOXSEG_MEMORY=default``
-in the environment leaves the process as Python started it.
+They are the command line's own; importing voxseg as a library changes nothing.
+``VOXSEG_MEMORY=default`` in the environment leaves the process as Python started it.
 """
 
 import ctypes
@@ -21,35 +22,37 @@ from voxseg.errors import UsageError
 
 SWITCH = "VOXSEG_MEMORY"
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+WAITING = "OMP_WAIT_POLICY"
 
-# glibc's malloc.h
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_MAX = -4
-
-_MOST_KEPT = 2**30
+# From glibc's malloc.h; 32 MiB is the most that it accepts as a threshold.
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_LARGEST_IN_HEAP = 2**25
 _TOP_PAD = 2**26
+_MOST_KEPT = 2**29
 
 
 def prepare() -> None:
     """Apply the settings, unless VOXSEG_MEMORY=default; does nothing where there is no glibc.
 
-    Variables that the user set win: THP_MEM_ALLOC_ENABLE stays as it is, and MALLOC_* variables
-    mean that the heap is tuned already.
+    What the user set wins: a value of THP_MEM_ALLOC_ENABLE stays, and any MALLOC_* variable or
+    GLIBC_TUNABLES leaves the heap alone.
 
     Raises:
         UsageError: VOXSEG_MEMORY is neither ``tuned`` nor ``default``.
     """
     wanted = os.environ.get(SWITCH, "tuned")
     if wanted not in ("tuned", "default"):
-        raise UsageError(f"{SWITCH} must be tuned or default, got {wanted!r}: unset it")
+        raise UsageError(f"{SWITCH} must be tuned or default, got {wanted!r}: change or unset it")
+    if wanted == "default":
+        return
+    os.environ.setdefault(WAITING, "PASSIVE")
     libc = _glibc()
-    if wanted == "default" or libc is None:
+    if libc is None:
         return
     os.environ.setdefault(HUGE_PAGES, "1")
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
-    libc.mallopt(_M_MMAP_MAX, 0)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
     libc.mallopt(_M_TRIM_THRESHOLD, most_kept())
     libc.mallopt(_M_TOP_PAD, _TOP_PAD)
 
@@ -57,11 +60,11 @@ def prepare() -> None:
 def most_kept() -> int:
     """How many bytes of free memory the heap may hold at its top."""
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(_MOST_KEPT, physical // 16)
+    return min(_MOST_KEPT, physical // 32)
 
 
 def _glibc() -> ctypes.CDLL | None:
-    """The C library of this process if it is glibc: others have no mallopt, or ignore it."""
+    """The C library of this process if it is glibc; others have no mallopt, or one that is idle."""
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)

@@ -22,6 +22,8 @@ CLASS_NAMES = {0: "background", 1: "CSF", 2: "grey matter", 3: "white matter"}
 _TISSUES = 3  # CSF, grey matter, white matter, in the order of the labels
 _FIELD_MM = 4.0  # grid of deformation and bias, both much smoother than this
 _SQUARINGS = 6
+# Relative to the template, whose CSF is brightened by averaging over subjects' different sulci.
+_SHARPENING = np.array([0.55, 1.0, 1.0])
 _IN_BRAIN = 0.5  # interpolated share of the brain mask from which on a voxel belongs to it
 
 Array = NDArray[np.float32]
@@ -174,6 +176,7 @@ def _appearance(
     shape = warped.shape[1:]
     shares = warped[2:] / np.maximum(warped[2:].sum(0), 1e-3)
     gains = 1 + settings.contrast * np.clip(generator.standard_normal(_TISSUES), -2, 2)
+    gains *= _SHARPENING
     image = warped[0] * np.tensordot(gains, shares, 1)
     coarse = tuple(_coarse(n, s) for n, s in zip(shape, settings.spacing_mm, strict=True))
     field = gaussian_filter(generator.standard_normal(coarse), 40.0 / _FIELD_MM, mode="reflect")

@@ -88,6 +88,7 @@ def evaluate(
     *,
     labels: Sequence[int] | None = None,
     tolerance_mm: float = 1.0,
+    names: Mapping[int, str] | None = None,
     notify: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Score the predictions of one place against the truth of another.
@@ -97,6 +98,7 @@ def evaluate(
         truth: A label map, a folder of them, or a data set in any layout that training reads.
         labels: Foreground classes to score; by default all that occur in either.
         tolerance_mm: For surface Dice.
+        names: Class value -> name; by default those of the truth's data set.
         notify: Called with case, number and total before each case.
 
     Raises:
@@ -104,7 +106,7 @@ def evaluate(
     """
     found = find_pairs(Path(prediction), Path(truth))
     scored = score_pairs(
-        found.pairs, labels=labels, tolerance_mm=tolerance_mm, names=found.class_names,
+        found.pairs, labels=labels, tolerance_mm=tolerance_mm, names=names or found.class_names,
         notify=notify,
     )  # fmt: skip
     return Evaluation(

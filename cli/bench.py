@@ -1,0 +1,110 @@
+"""``voxseg bench``: each subcommand prints one table of ratios measured in one run."""
+
+import os
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console as terminal
+from . import options
+from .process import SWITCH
+
+if TYPE_CHECKING:
+    from voxseg.bench.report import BenchResult
+
+app = typer.Typer(no_args_is_help=True, help="Measure voxseg's ops against their peers.")
+
+_CHILD = "VOXSEG_BENCH_CHILD"
+
+
+class Memory(StrEnum):
+    """Memory settings of the process that measures; they can only be chosen before it starts."""
+
+    tuned = "tuned"
+    default = "default"
+
+
+MemoryOption = Annotated[
+    Memory, typer.Option("--memory", help="The program's memory settings, or Python's own.")
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="PNG of time against voxels and count.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")]
+
+
+@app.command()
+def pool(
+    memory: MemoryOption = Memory.tuned,
+    plot: Plot = None,
+    quick: Quick = False,
+    as_json: options.Json = False,
+) -> None:
+    """Pool features over SLIC supervoxels, forward and backward: voxseg, and torch's own ways."""
+    if _started_again(memory):
+        return
+    from voxseg.bench.pool import PoolBench, run_pool_bench
+
+    bench = PoolBench(side=32, channels=4, count=100, repeats=1, sweep=False)
+    screen = terminal.console(as_json)
+    chosen = bench if quick else PoolBench()
+    _show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+
+
+@app.command()
+def slic(
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A NIfTI volume instead of a simulated one.")
+    ] = None,
+    memory: MemoryOption = Memory.tuned,
+    plot: Plot = None,
+    quick: Quick = False,
+    as_json: options.Json = False,
+) -> None:
+    """Divide a volume of 256x128x256 voxels with connectivity: voxseg, scikit-image, SimpleITK.
+
+    Each tool's compactness is tuned for explained variance on a log grid first.
+    """
+    if _started_again(memory):
+        return
+    from voxseg.bench.slic import SlicBench, run_slic_bench
+
+    small = SlicBench(shape=(24, 20, 28), n_segments=30, tuning_voxels=4096, sweep=False)
+    screen = terminal.console(as_json)
+    chosen = small if quick else SlicBench(image=image)
+    _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+
+
+def _started_again(memory: Memory) -> bool:
+    """Run the command in a process with other memory settings, if this one has not the right ones.
+
+    Settings that were made cannot be taken back; True when the work is done.
+    """
+    if memory.value == os.environ.get(SWITCH, "tuned") or os.environ.get(_CHILD):
+        return False
+    environment = {**os.environ, SWITCH: memory.value, _CHILD: "1"}
+    for name in ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY"):
+        environment.pop(name, None)  # what this process set for itself
+    done = subprocess.run(
+        [sys.executable, "-m", "voxseg", *sys.argv[1:]], env=environment, check=False
+    )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    return True
+
+
+def _show(result: "BenchResult", plot: Path | None, as_json: bool) -> None:
+    from voxseg.files import replacing
+
+    if plot is not None:
+        with replacing(plot) as temporary:
+            result.plot(temporary)
+    if as_json:
+        sys.stdout.write(result.to_json() + "\n")
+        return
+    rows = [[row[column] for column in result.columns] for row in result.rows]
+    terminal.out.print(terminal.table(result.title, result.columns, rows))
+    facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
+    terminal.out.print(facts, markup=False)

@@ -1,0 +1,100 @@
+"""The program's memory settings, each in a process of its own: they cannot be taken back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from voxseg.cli import process
+from voxseg.errors import UsageError
+
+GLIBC = pytest.mark.skipif(process._glibc() is None, reason="needs Linux with glibc")
+
+# glibc counts the blocks that it took from the system one by one (hblks in malloc.h).
+MAPPED = """
+import ctypes, os, sys
+from voxseg.cli import process
+class Info(ctypes.Structure):
+    _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+libc.malloc.restype = ctypes.c_void_p
+process.prepare()
+before = libc.mallinfo2().f3
+kept = libc.malloc(ctypes.c_size_t({size}))
+print(libc.mallinfo2().f3 - before, os.environ.get("THP_MEM_ALLOC_ENABLE"), "torch" in sys.modules)
+"""
+
+# Frees 2 GB in blocks of 1 to 30 MB, some of them kept, and says what the process still holds.
+HELD = """
+import os
+import numpy as np
+from voxseg.cli import process
+process.prepare()
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+before = held()
+blocks = [np.ones((1 + 7 * i % 30) << 17) for i in range(130)]
+del blocks
+print(held() - before - process.most_kept())
+"""
+
+
+def run(code, **environment):
+    names = (process.SWITCH, process.HUGE_PAGES, "GLIBC_TUNABLES")
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in names and not key.startswith("MALLOC_")
+    }
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return answer.stdout.split()
+
+
+@GLIBC
+@pytest.mark.parametrize(
+    ("size", "environment", "expected"),
+    [
+        (2**24, {}, ["0", "1", "False"]),
+        (2**26, {}, ["1", "1", "False"]),
+        (2**24, {"VOXSEG_MEMORY": "tuned"}, ["0", "1", "False"]),
+        (2**24, {"VOXSEG_MEMORY": "default"}, ["1", "None", "False"]),
+        (2**24, {"THP_MEM_ALLOC_ENABLE": "0"}, ["0", "0", "False"]),
+        (2**24, {"MALLOC_ARENA_MAX": "2"}, ["1", "1", "False"]),
+        (2**24, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, ["1", "1", "False"]),
+    ],
+)
+def test_prepare_lets_the_heap_keep_blocks(size, environment, expected):
+    assert run(MAPPED.format(size=size), **environment) == expected
+
+
+@GLIBC
+def test_prepared_process_holds_little_more_than_it_uses():
+    assert int(run(HELD)[0]) < process._TOP_PAD + 2**25
+
+
+def test_prepare_rejects_unknown_setting(monkeypatch):
+    monkeypatch.setenv("VOXSEG_MEMORY", "fast")
+    with pytest.raises(UsageError, match="must be tuned or default, got 'fast'"):
+        process.prepare()
+
+
+def test_prepare_does_nothing_without_glibc(monkeypatch):
+    monkeypatch.setattr(process, "_glibc", lambda: None)
+    monkeypatch.delenv(process.HUGE_PAGES, raising=False)
+    monkeypatch.delenv(process.SWITCH, raising=False)
+    process.prepare()
+    assert process.HUGE_PAGES not in os.environ
+
+
+def test_other_systems_have_no_glibc(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert process._glibc() is None
