@@ -51,10 +51,10 @@ def test_superpixel_unpool_matches_reference(shape, device):
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_backends_match_reference(backend, shape, channels_last):
     # The largest shape is cut into slabs; its values repeat, so it is full of ties.
-    features, superpixels, K = random_case(shape, C=6)
+    features, superpixels, K = random_case(shape, C=11)
     features = features.mul(2).round()
     laid_out = features.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else features
-    grad = torch.randn(2, 6, K, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grad = torch.randn(2, 11, K, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     maxima, argmax = reference.superpixel_max(features.numpy(), superpixels.numpy(), K)
     scattered = reference.superpixel_max_backward(grad.numpy(), argmax, tuple(features.shape))
     sums = reference.superpixel_sum(features.numpy(), superpixels.numpy(), K)
@@ -78,6 +78,26 @@ def test_backends_match_reference(backend, shape, channels_last):
     np.testing.assert_array_equal(
         unpooled, reference.superpixel_unpool(grad.numpy(), superpixels.numpy())
     )
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_superpixel_max_matches_reference_on_special_values(backend, dtype, channels_last, seed):
+    # Every mixture of ties, infinities, zeros of both signs and NaN; 70 channels fill a whole row
+    # of a table and start another.
+    rng = np.random.default_rng(seed)
+    C, P, K = [1, 7, 8, 17, 65, 70][seed], int(rng.integers(1, 60)), 9
+    specials = np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, 1.0, -1.0])
+    features = rng.choice(specials[: rng.integers(2, 8)], (2, C, P, 1))
+    superpixels = rng.integers(-2, K + 2, (2, P, 1))
+    values, argmax = reference.superpixel_max(features, superpixels, K)
+    x = torch.from_numpy(features).to(dtype)
+    x = x.movedim(1, -1).contiguous().movedim(-1, 1) if channels_last else x
+    found = backend.superpixel_max(x, torch.from_numpy(superpixels), K)
+    np.testing.assert_array_equal(found[1], argmax)
+    np.testing.assert_array_equal(found[0], values)
 
 
 def layouts(features):
@@ -106,7 +126,8 @@ def test_superpixel_pool_accepts_any_layout(backend, name):
         for found, expected in zip(
             op(laid_out, superpixels, K), op(features, superpixels, K), strict=True
         ):
-            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+            # Sums are added in another order channels last; all else is exact.
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-15)
 
 
 def test_superpixel_pool_accepts_any_label_layout(device):

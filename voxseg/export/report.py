@@ -172,7 +172,7 @@ def draw_case(case: ReportCase, colours: Mapping[int, tuple[int, int, int]]) -> 
             if row == "classes":
                 _draw_classes(axes, planes, colours)
             elif row == "superpixels":
-                _draw_edges(axes, planes["superpixels"], _SUPERPIXEL_COLOUR, 0.6)
+                _draw_edges(axes, planes["superpixels"], _SUPERPIXEL_COLOUR, 0.5)
             _write_letters(axes, letters, name if r == 0 else "")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor="black")

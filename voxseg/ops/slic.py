@@ -3,8 +3,8 @@
 Source: Achanta, Shaji, Smith, Lucchi, Fua, Süsstrunk, *SLIC superpixels compared to
 state-of-the-art superpixel methods*, TPAMI 34(11), 2012. ``block_partition`` is the BLOCK baseline
 of Schuurmans, Berman, Blaschko, arXiv:1806.02705, section 4.
-Twins: ``reference/slic.py`` (NumPy and SciPy, the definition of correct), ``cpu/slic.py`` and
-``cpu/connectivity.py`` (Numba).
+Twins: ``reference/slic.py`` (NumPy and SciPy, the definition of correct), ``cpu/slic.py``, with
+``cpu/slic_blocks.py``, ``cpu/connectivity.py`` and ``cpu/merging.py`` (Numba).
 
 With S the edge of a supervoxel in mm, a voxel's distance to a centre is
 
@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxseg.ops.cpu import connectivity
+from voxseg.ops.cpu import connectivity, merging
 from voxseg.ops.cpu.slic import assign_cells
 from voxseg.ops.jit import torch_threads
 from voxseg.ops.slic_plan import SlicSettings, bounding_box, make_plan, with_three_axes
@@ -114,7 +114,7 @@ def slic_array(image: Array, mask: Array | None, settings: SlicSettings) -> Labe
         labels, num_alive = assign_cells(plan, settings.iterations)
         if num_alive:
             min_voxels = settings.min_size * plan.num_voxels / num_alive
-            connectivity.merge_small(labels, min_voxels)
+            merging.merge_small(labels, min_voxels)
     return labels.reshape(shape)
 
 
@@ -138,7 +138,7 @@ def enforce_connectivity(superpixels: Array, *, min_voxels: float = 0.0) -> Labe
         return np.empty(superpixels.shape, np.int32)
     labels = np.array(superpixels, dtype=np.int32, order="C")
     with torch_threads():
-        connectivity.merge_small(with_three_axes(labels, labels.ndim)[0], min_voxels)
+        merging.merge_small(with_three_axes(labels, labels.ndim)[0], min_voxels)
     return labels
 
 

@@ -1,4 +1,4 @@
-"""Connected components of a label map, and the merging of small ones, on the CPU.
+"""Connected components of a label map, and the numbering of labels, on the CPU.
 
 Source: SLIC asks for the step (Achanta et al. 2012, section 3.2, last paragraph) and leaves it
 open. Components are found by union-find over runs: stretches of equal labels along the last axis,
@@ -36,19 +36,6 @@ class Runs(NamedTuple):
     first: Ints
     start: Labels
     parent: Labels
-
-
-@kernel(parallel=True)
-def _count_runs(lines: Labels) -> Ints:
-    """Count the runs of every line; returned with a leading 0, not yet summed."""
-    counts = np.zeros(lines.shape[0] + 1, np.int64)
-    for index in prange(lines.shape[0]):
-        line = lines[index]
-        changes = np.int32(1)
-        for x in range(1, line.size):
-            changes += np.int32(line[x] != line[x - 1])
-        counts[index + 1] = changes
-    return counts
 
 
 @kernel()
@@ -166,7 +153,8 @@ def _write_line(lines: Labels, runs: Runs, index: int) -> None:
     end = runs.first[index + 1]
     for run in range(runs.first[index], end):
         stop = runs.start[run + 1] if run + 1 < end else lines.shape[1]
-        lines[index, runs.start[run] : stop] = runs.parent[run]
+        for x in range(runs.start[run], stop):
+            lines[index, x] = runs.parent[run]
 
 
 @kernel(parallel=True)
@@ -187,107 +175,14 @@ def components(labels: Labels) -> tuple[Runs, Ints]:
         The runs, with the component of each as its parent, and the size of each component.
     """
     lines = labels.reshape(-1, labels.shape[2])
-    first = np.cumsum(_count_runs(lines))
+    first = np.zeros(len(lines) + 1, np.int64)
+    np.cumsum(1 + np.count_nonzero(lines[:, 1:] != lines[:, :-1], axis=1), out=first[1:])
     runs = Runs(first, np.empty(first[-1], np.int32), np.empty(first[-1], np.int32))
     _start_runs(lines, runs)
     _unite_slabs(lines, labels.shape[1], runs)
     sizes = _number_components(lines, runs)
     _write_runs(lines, runs)
     return runs, sizes
-
-
-@kernel()
-def _touch(line: Labels, start: int, stop: int, own: int, edges: Labels, at: int) -> int:
-    """Note each stretch of other components next to a run; with no room, only count them."""
-    x = start
-    while x < stop:
-        other, begin = line[x], x
-        while x < stop and line[x] == other:
-            x += 1
-        if other >= 0 and other != own:
-            if edges.size:
-                edges[at, 0], edges[at, 1], edges[at, 2] = own, other, x - begin
-            at += 1
-    return at
-
-
-@kernel()
-def _contacts(labels: Labels, runs: Runs, is_small: NDArray[np.bool_], edges: Labels) -> int:
-    """List faces between small components and others as (small, other, faces), or count them."""
-    depth, height, width = labels.shape
-    at = 0
-    for index in range(depth * height):
-        z, y = index // height, index % height
-        end = runs.first[index + 1]
-        for run in range(runs.first[index], end):
-            own = runs.parent[run]
-            if own < 0 or not is_small[own]:
-                continue
-            start = runs.start[run]
-            stop = runs.start[run + 1] if run + 1 < end else width
-            if start > 0:
-                at = _touch(labels[z, y], start - 1, start, own, edges, at)
-            if stop < width:
-                at = _touch(labels[z, y], stop, stop + 1, own, edges, at)
-            for dz, dy in ((0, -1), (0, 1), (-1, 0), (1, 0)):
-                if 0 <= z + dz < depth and 0 <= y + dy < height:
-                    at = _touch(labels[z + dz, y + dy], start, stop, own, edges, at)
-    return at
-
-
-@kernel()
-def _group(edges: Labels, count: int) -> tuple[Ints, Labels]:
-    """Sort edges by their first column: where each group begins, and the order (counting sort)."""
-    first = np.zeros(count + 1, np.int64)
-    for index in range(edges.shape[0]):
-        first[edges[index, 0] + 1] += 1
-    for component in range(count):
-        first[component + 1] += first[component]
-    at = first[:-1].copy()
-    order = np.empty(edges.shape[0], np.int32)
-    for index in range(edges.shape[0]):
-        order[at[edges[index, 0]]] = index
-        at[edges[index, 0]] += 1
-    return first, order
-
-
-@kernel()
-def _choose(edges: Labels, first: Ints, order: Labels, sizes: Ints) -> Ints:
-    """Choose for every component with edges the larger one that it has most faces with."""
-    target = np.arange(sizes.size)
-    faces = np.zeros(sizes.size, np.int64)
-    for small in range(sizes.size):
-        own = order[first[small] : first[small + 1]]
-        for index in own:
-            faces[edges[index, 1]] += edges[index, 2]
-        best = small
-        for index in own:
-            other = edges[index, 1]
-            is_larger = sizes[other] > sizes[small] or (
-                sizes[other] == sizes[small] and other < small
-            )
-            is_closer = faces[other] > faces[best] or (faces[other] == faces[best] and other < best)
-            if is_larger and (best == small or is_closer):
-                best = other
-        for index in own:
-            faces[edges[index, 1]] = 0
-        target[small] = best
-    return target
-
-
-def _merge(edges: Labels, sizes: Ints, min_voxels: float) -> Ints:
-    """Decide which component each small one ends up in; see ``merge_small``."""
-    root = np.arange(sizes.size, dtype=np.int64)
-    while len(edges):
-        target = _choose(edges, *_group(edges, sizes.size), sizes)
-        # Targets are larger, so the chains end; each step halves their length.
-        while not np.array_equal(target[target], target):
-            target = target[target]
-        root = target[root]
-        sizes = np.bincount(target, weights=sizes, minlength=sizes.size).astype(np.int64)
-        edges[:, :2] = target[edges[:, :2]]
-        edges = edges[(edges[:, 0] != edges[:, 1]) & (sizes[edges[:, 0]] < min_voxels)]
-    return root
 
 
 @kernel(parallel=True)
@@ -297,36 +192,6 @@ def replace(labels: Labels, names: Labels) -> None:
     for index in prange(flat.size):
         if flat[index] >= 0:
             flat[index] = names[flat[index]]
-
-
-def merge_small(labels: Labels, min_voxels: float) -> int:
-    """Make every label one connected component of at least a given size, in place.
-
-    Components smaller than ``min_voxels`` join the neighbour with which they share most faces,
-    among the larger ones (the earlier one of equals); ties go to the earlier one. Components
-    that are still too small go on in the next round. One without neighbours stays as it is.
-
-    Args:
-        labels: (Z, Y, X) int32, contiguous; negative labels are left out and become -1.
-        min_voxels: the smallest size that is kept.
-
-    Returns:
-        K: labels are 0 to K - 1 afterwards, in raster order of their first voxel.
-    """
-    runs, sizes = components(labels)
-    is_small = sizes < min_voxels
-    if not is_small.any():
-        return int(sizes.size)
-    none = np.empty((0, 3), np.int32)
-    edges = np.empty((_contacts(labels, runs, is_small, none), 3), np.int32)
-    _contacts(labels, runs, is_small, edges)
-    root = _merge(edges, sizes, min_voxels)
-    # Components are numbered by first voxel, and so are the merged ones by their first component.
-    _, first, inverse = np.unique(root, return_index=True, return_inverse=True)
-    rank = np.empty(first.size, np.int32)
-    rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
-    replace(labels, rank[inverse])
-    return int(first.size)
 
 
 @kernel()

@@ -22,7 +22,8 @@ import numpy as np
 from numba import prange
 from numpy.typing import NDArray
 
-from voxseg.ops.cpu.slic_blocks import Floats, Grid, Ints, make_blocks, make_grid, row_start, seed
+from voxseg.ops.cpu.slic_blocks import MAX_BLOCK, Grid, make_blocks, make_grid, row_start, seed
+from voxseg.ops.cpu.slic_centres import Clusters, Floats, Ints, update_centres
 from voxseg.ops.jit import kernel
 from voxseg.ops.slic_plan import VALUE_LEVELS, SlicPlan
 
@@ -33,24 +34,10 @@ CODE_BITS = np.int32(31)
 """The lowest bits of a distance, which hold the candidate's number; 31 means none."""
 NOTHING = np.int32(0x7F7FFFFF)
 """The largest finite float32 as an integer: no candidate yet, and its code is 31."""
+_PLANE = MAX_BLOCK**2
+_CODES = 32
 _SHIFT = 16
 """Bits of a packed sum: 16**3 voxels of a block, each with an offset below 16, add up to less."""
-
-
-class Clusters(NamedTuple):
-    """Centres and what is needed to move them.
-
-    Attributes:
-        centres: (K, 3 + C) float32: z, y, x in voxels, then the scaled value of every channel.
-        is_alive: (K,) whether the cell has a voxel.
-        weights: (3,) float32: what a squared voxel along each axis adds to a distance.
-        levels: float32, what a scaled value is multiplied with to be summed as an integer.
-    """
-
-    centres: Floats
-    is_alive: NDArray[np.bool_]
-    weights: Floats
-    levels: np.float32
 
 
 class _Scratch(NamedTuple):
@@ -61,8 +48,7 @@ class _Scratch(NamedTuple):
     values: Floats  # (27, C)
     cells: NDArray[np.int32]  # (32,) cell of each candidate; -1 in the last place
     slots: Ints  # (27, 2) row slot and x of each candidate, to find its sums
-    y: Floats  # (M,)
-    x: Floats  # (M,)
+    yx: Floats  # (2, M) position in the block
     packed: Ints  # (M,) one voxel's count, (z,) y and x in one integer
     distance: Floats  # (M,)
     steps: NDArray[np.int32]  # (M,) values as integers
@@ -93,7 +79,7 @@ def assign_cells(plan: SlicPlan, iterations: int) -> tuple[NDArray[np.int32], in
     rows = grid.z_cells.size * grid.y_cells.size
     sums = np.empty((rows, 9, plan.num_cells[2], 4 + channels), np.int64)
     seed(grid, blocks, plan.levels, sums)
-    moved = _update(grid, sums, clusters)
+    moved = update_centres(grid, sums, clusters)
     clusters.is_alive[:] = np.isfinite(centres[:, 0])
     nothing = labels[:0]
     for iteration in range(iterations):
@@ -101,31 +87,29 @@ def assign_cells(plan: SlicPlan, iterations: int) -> tuple[NDArray[np.int32], in
         _assign(grid, blocks, clusters, sums, labels if is_last else nothing)
         if is_last:
             break
-        moved = _update(grid, sums, clusters)
+        moved = update_centres(grid, sums, clusters)
     return labels, int(np.count_nonzero(clusters.is_alive))
 
 
 @kernel()
-def _scratch(grid: Grid, channels: int) -> _Scratch:
-    """Allocate the buffers for the largest block."""
-    height = np.max(np.diff(grid.y_edges))
-    width = np.max(np.diff(grid.x_edges))
-    size = (height * width + 15) // 16 * 16
-    return _Scratch(
-        np.zeros((MAX_CANDIDATES, size), np.float32),
-        np.zeros(MAX_CANDIDATES, np.float32),
-        np.zeros((MAX_CANDIDATES, channels), np.float32),
-        np.full(32, -1, np.int32),
-        np.zeros((MAX_CANDIDATES, 2), np.int64),
-        np.zeros(size, np.float32),
-        np.zeros(size, np.float32),
-        np.zeros(size, np.int64),
-        np.zeros(size, np.float32),
-        np.zeros(size, np.int32),
-        np.zeros(size, np.int32),
-        np.zeros(32, np.int64),
-        np.zeros((channels, 32), np.int64),
+def _scratch(channels: int) -> _Scratch:
+    """Allocate the buffers."""
+    work = _Scratch(
+        np.empty((MAX_CANDIDATES, _PLANE), np.float32),
+        np.empty(MAX_CANDIDATES, np.float32),
+        np.empty((MAX_CANDIDATES, channels), np.float32),
+        np.empty(_CODES, np.int32),
+        np.empty((MAX_CANDIDATES, 2), np.int64),
+        np.zeros((2, _PLANE), np.float32),
+        np.zeros(_PLANE, np.int64),
+        np.empty(_PLANE, np.float32),
+        np.empty(_PLANE, np.int32),
+        np.empty(_PLANE, np.int32),
+        np.zeros(_CODES, np.int64),
+        np.zeros((channels, _CODES), np.int64),
     )
+    work.cells[CODE_BITS] = -1
+    return work
 
 
 @kernel()
@@ -133,8 +117,8 @@ def _set_positions(work: _Scratch, height: int, width: int) -> None:
     """Number the voxels of a plane; needed again only when the plane's shape changes."""
     for y in range(height):
         for x in range(width):
-            work.y[y * width + x] = y
-            work.x[y * width + x] = x
+            work.yx[0, y * width + x] = y
+            work.yx[1, y * width + x] = x
             work.packed[y * width + x] = (1 << (3 * _SHIFT)) | (y << _SHIFT) | x
 
 
@@ -157,17 +141,21 @@ def _set_candidates(
                     work.cells[count] = cell
                     work.slots[count, 0] = (a - z_cell + 1) * 3 + b - y_cell + 1
                     work.slots[count, 1] = c
-                    centre = clusters.centres[cell]
-                    work.values[count] = centre[3:]
-                    plane = work.planes[count]
+                    centre, plane = clusters.centres[cell], work.planes[count]
+                    for channel in range(work.values.shape[1]):
+                        work.values[count, channel] = centre[3 + channel]
                     for j in range(size):
-                        dy = (work.y[j] + y_start) - centre[1]
-                        dx = (work.x[j] + x_start) - centre[2]
+                        dy = (work.yx[0, j] + y_start) - centre[1]
+                        dx = (work.yx[1, j] + x_start) - centre[2]
                         plane[j] = dy * dy * clusters.weights[1] + dx * dx * clusters.weights[2]
                     count += 1
     # Filled up to a multiple of three with candidates that never win.
     for filler in range(count, (count + 2) // 3 * 3):
-        work.planes[filler] = np.inf
+        for j in range(size):
+            work.planes[filler, j] = np.inf
+        work.base[filler] = 0
+        for channel in range(work.values.shape[1]):
+            work.values[filler, channel] = 0
     return count
 
 
@@ -256,8 +244,8 @@ def _flush_block(work: _Scratch, sums: Ints, corner: tuple[int, int, int], count
         target[3] += (packed & low) + voxels * corner[2]
         for channel in range(work.value_sums.shape[0]):
             target[4 + channel] += work.value_sums[channel, q]
-    work.position_sums[:] = 0
-    work.value_sums[:] = 0
+    work.position_sums.fill(0)
+    work.value_sums.fill(0)
 
 
 @kernel()
@@ -312,10 +300,10 @@ def _assign_row(
 ) -> None:
     """Assign every voxel of one row of blocks; sums always, labels where there are any to fill."""
     z_block, y_block = row // grid.y_cells.size, row % grid.y_cells.size
-    work = _scratch(grid, blocks.shape[0])
+    work = _scratch(blocks.shape[0])
     at, depth, height = row_start(grid, z_block, y_block)
     last_width = -1
-    sums[:] = 0
+    sums.fill(0)
     for x_block in range(grid.x_cells.size):
         width = grid.x_edges[x_block + 1] - grid.x_edges[x_block]
         if width != last_width:
@@ -344,51 +332,3 @@ def _assign(grid: Grid, blocks: Floats, clusters: Clusters, sums: Ints, labels: 
     """
     for row in prange(sums.shape[0]):
         _assign_row(row, grid, blocks, clusters, sums[row], labels)
-
-
-@kernel()
-def _gather(grid: Grid, sums: Ints, cell: int, total: Ints) -> None:
-    """Add up what the rows of blocks around a cell have for it."""
-    _, height, width = grid.num_cells
-    z_cell, y_cell, x_cell = cell // (height * width), cell // width % height, cell % width
-    columns = grid.y_cells.size
-    z_first = np.searchsorted(grid.z_cells, z_cell - 1)
-    z_last = np.searchsorted(grid.z_cells, z_cell + 2)
-    y_first = np.searchsorted(grid.y_cells, y_cell - 1)
-    y_last = np.searchsorted(grid.y_cells, y_cell + 2)
-    for z_block in range(z_first, z_last):
-        for y_block in range(y_first, y_last):
-            slot = (z_cell - grid.z_cells[z_block] + 1) * 3 + y_cell - grid.y_cells[y_block] + 1
-            part = sums[z_block * columns + y_block, slot, x_cell]
-            for field in range(total.size):
-                total[field] += part[field]
-
-
-@kernel()
-def _move(grid: Grid, sums: Ints, clusters: Clusters, cell: int) -> int:
-    """Move one centre to the mean of its voxels; 1 if that is somewhere else."""
-    total = np.zeros(sums.shape[3], np.int64)
-    _gather(grid, sums, cell, total)
-    moved = 0
-    if total[0] > 0:
-        centre = clusters.centres[cell]
-        for field in range(centre.size):
-            scale = 1.0 if field < 3 else np.float64(clusters.levels)
-            mean = np.float32(total[field + 1] / (total[0] * scale))
-            if mean != centre[field]:
-                moved = 1
-            centre[field] = mean
-    return moved
-
-
-@kernel(parallel=True)
-def _update(grid: Grid, sums: Ints, clusters: Clusters) -> int:
-    """Move every centre to the mean of its voxels; one without a voxel stays.
-
-    Returns:
-        How many centres moved.
-    """
-    moved = 0
-    for cell in prange(clusters.is_alive.size):
-        moved += _move(grid, sums, clusters, cell)
-    return moved

@@ -31,6 +31,8 @@ class Grid(NamedTuple):
         z_cells: (blocks,) the cell that a block belongs to, along z.
         y_cells: the same along y.
         x_cells: the same along x.
+        z_first: (cells + 1,) the first block of a cell along z, and their number.
+        y_first: the same along y.
     """
 
     num_cells: Ints
@@ -40,6 +42,8 @@ class Grid(NamedTuple):
     z_cells: Ints
     y_cells: Ints
     x_cells: Ints
+    z_first: Ints
+    y_first: Ints
 
 
 def make_grid(plan: SlicPlan) -> Grid:
@@ -48,7 +52,12 @@ def make_grid(plan: SlicPlan) -> Grid:
         _cut_axis(start, stop, cells)
         for (start, stop), cells in zip(plan.box, plan.num_cells, strict=True)
     ]
-    return Grid(np.array(plan.num_cells), *(axis[0] for axis in axes), *(axis[1] for axis in axes))
+    edges, cells = zip(*axes, strict=True)
+    first = [
+        np.searchsorted(owners, np.arange(count + 1))
+        for owners, count in zip(cells[:2], plan.num_cells[:2], strict=True)
+    ]
+    return Grid(np.array(plan.num_cells), *edges, *cells, *first)
 
 
 def make_blocks(plan: SlicPlan, grid: Grid) -> Floats:
@@ -148,7 +157,7 @@ def _add_voxel(target: Ints, z: int, y: int, x: int) -> None:
 def _seed_row(row: int, grid: Grid, blocks: Floats, levels: np.float32, sums: Ints) -> None:
     """Sum up one row of blocks by the cell that a voxel lies in."""
     z_block, y_block = row // grid.y_cells.size, row % grid.y_cells.size
-    sums[:] = 0
+    sums.fill(0)
     at, depth, height = row_start(grid, z_block, y_block)
     for x_block in range(grid.x_cells.size):
         target = sums[4, grid.x_cells[x_block]]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from voxseg.ops.cpu import superpixel_pool_kernels as kernels
+from voxseg.ops.cpu.superpixel_pool_blocks import BLOCK
 from voxseg.ops.jit import torch_threads
 from voxseg.ops.portable import as_int32, empty_like_features, index_dtype
 
@@ -130,15 +131,15 @@ def superpixel_unpool(values: Tensor, superpixels: Tensor, channels_last: bool) 
         return out
     labels = _labels(superpixels)
     to = _strided(_bits(out))
-    # Row K is what voxels without a superpixel get.
-    table = torch.nn.functional.pad(_bits(values.contiguous()), (0, 1))
+    source = _bits(values.contiguous())
     with torch_threads(out.numel()):
         if to.voxel == 1:
-            pieces = _num_pieces(B * C, P, K)
-            kernels.unpool_first(table.numpy(), labels.flat, labels.batch, to.flat, P, pieces)
+            slabs = _num_pieces(B * -(-C // BLOCK), P, K)
+            kernels.unpool_first(source.numpy(), labels.flat, labels.batch, P, slabs, to.flat)
         else:
-            rows = table.transpose(1, 2).contiguous().numpy()
-            kernels.unpool_last(rows, labels.flat, labels.batch, to.flat, P, _PIECES)
+            # Row K is what voxels without a superpixel get.
+            table = torch.nn.functional.pad(source, (0, 1)).transpose(1, 2).contiguous()
+            kernels.unpool_last(table.numpy(), labels.flat, labels.batch, P, _PIECES, to.flat)
     return out
 
 
@@ -182,7 +183,7 @@ def _max_part(
     B, C, K = values.shape
     label_batch, P = label_strides
     first = x.voxel == 1
-    pieces = _num_pieces(B * -(-C // (kernels.BLOCK if first else kernels.ROW)), P, K)
+    pieces = _num_pieces(B * -(-C // (BLOCK if first else kernels.ROW)), P, K)
     best = np.empty((pieces, B, C, K), values.dtype)
     where = np.empty((pieces, B, C, K), argmax.dtype)
     if first:
@@ -203,7 +204,7 @@ def _sums(features: Tensor, labels: _Strided, count: int) -> Array:
         for images, channels, part in _float_parts(features):
             x = _strided(part)
             first = x.voxel == 1
-            groups = -(-part.shape[1] // (kernels.BLOCK if first else kernels.ROW))
+            groups = -(-part.shape[1] // (BLOCK if first else kernels.ROW))
             pieces = _num_pieces(part.shape[0] * groups, P, count)
             parts = np.empty((pieces, *part.shape[:2], count))
             label_flat = labels.flat[images.start * labels.batch :]
@@ -237,7 +238,7 @@ def _float_parts(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     if features.dtype in (torch.float32, torch.float64):
         yield slice(0, B), slice(0, C), features
         return
-    step = max(kernels.BLOCK, _HALF_VOXELS // math.prod(features.shape[2:]))
+    step = max(BLOCK, _HALF_VOXELS // math.prod(features.shape[2:]))
     for b in range(B):
         for c in range(0, C, step):
             part = features[b : b + 1, c : c + step]

@@ -10,11 +10,15 @@ at once. Written as LLVM's portable vectors, which become what the processor has
 NEON); Python never calls these, only Numba kernels do.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]  # it has no types
 from numba import types
 from numba.extending import intrinsic
+
+# Numba passes the typing context, the caller the rest.
+_inline: Callable[[Callable[..., Any]], Callable[..., None]] = intrinsic
 
 BLOCK = 8  # channels of a table row, and voxels of a block
 
@@ -29,10 +33,10 @@ _STAGES = (
 )
 
 
-_ORDER = (0, 2, 1, 3, 4, 6, 5, 7)  # of the voxels after the stages
+_ORDER = (0, 2, 1, 3, 4, 6, 5, 7)  # in which the stages leave the vectors
 
 
-@intrinsic
+@_inline
 def add_block(typing: Any, x: Any, at: Any, labels: Any, voxel: Any, table: Any) -> Any:
     """Add features of 8 channels and 8 voxels to the rows of their superpixels.
 
@@ -49,20 +53,39 @@ def add_block(typing: Any, x: Any, at: Any, labels: Any, voxel: Any, table: Any)
     signature = types.void(x, at, labels, voxel, table)
 
     def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
-        double = ir.VectorType(ir.DoubleType(), BLOCK)
-        vectors = _transposed(context, builder, signature.args, args)
+        vectors = _voxels(context, builder, signature.args, args)
         rows = _rows(context, builder, signature.args, args)
         for i, (features, row) in enumerate(zip(vectors, rows, strict=True)):
             row_of_two = builder.add(builder.shl(row, _OFFSET(1)), _OFFSET(i % 2))
-            pointer = _row_pointer(context, builder, table, args[4], row_of_two)
-            wide = features if features.type == double else builder.fpext(features, double)
-            builder.store(builder.fadd(builder.load(pointer, align=8), wide), pointer, align=8)
+            _add(builder, features, _row_pointer(context, builder, table, args[4], row_of_two))
         return context.get_dummy_value()
 
     return signature, generate
 
 
-@intrinsic
+@_inline
+def add_row(typing: Any, x: Any, offset: Any, table: Any, row: Any) -> Any:
+    """Add 8 channels that lie side by side to a table's row.
+
+    Args:
+        typing: Numba's typing context.
+        x: features' memory, flat.
+        offset: of the first channel.
+        table: float64, rows of 8.
+        row: number of the row.
+    """
+    signature = types.void(x, offset, table, types.intp)
+
+    def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
+        data = context.make_array(x)(context, builder, args[0]).data
+        features = _load(builder, builder.gep(data, [args[1]]))
+        _add(builder, features, _row_pointer(context, builder, table, args[2], args[3]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_inline
 def max_block(typing: Any, x: Any, at: Any, labels: Any, voxel: Any, value: Any, place: Any) -> Any:
     """Update maxima and winners with features of 8 channels and 8 voxels.
 
@@ -78,47 +101,124 @@ def max_block(typing: Any, x: Any, at: Any, labels: Any, voxel: Any, value: Any,
     signature = types.void(x, at, labels, voxel, value, place)
 
     def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
-        vectors = _transposed(context, builder, signature.args, args)
+        vectors = _voxels(context, builder, signature.args, args)
         rows = _rows(context, builder, signature.args, args)
         for i, (features, row) in enumerate(zip(vectors, rows, strict=True)):
-            values = _row_pointer(context, builder, value, args[4], row)
-            seen = builder.load(values, align=4)
-            # Larger, or NaN on either side: rare after a superpixel's first few voxels.
-            candidate = builder.fcmp_unordered(">", features, seen)
-            bits = builder.bitcast(candidate, ir.IntType(BLOCK))
-            some = builder.icmp_unsigned("!=", bits, ir.IntType(BLOCK)(0))
-            with builder.if_then(some, likely=False):
-                places = _row_pointer(context, builder, place, args[5], row)
-                before = builder.load(places, align=4)
-                # NaN that was seen stays; NaN that stands for nothing gives way, even to -inf.
-                is_number = builder.fcmp_ordered("ord", seen, seen)
-                is_empty = builder.icmp_signed("<", before, ir.Constant(before.type, None))
-                take = builder.and_(candidate, builder.or_(is_number, is_empty))
-                here = builder.add(args[3], _OFFSET(i))
-                if before.type.element.width < _OFFSET.width:
-                    here = builder.trunc(here, before.type.element)
-                after = builder.select(take, _splat(builder, here), before)
-                builder.store(builder.select(take, features, seen), values, align=4)
-                builder.store(after, places, align=4)
+            pointers = (
+                _row_pointer(context, builder, value, args[4], row),
+                _row_pointer(context, builder, place, args[5], row),
+            )
+            _update(builder, features, builder.add(args[3], _OFFSET(i)), *pointers)
         return context.get_dummy_value()
 
     return signature, generate
 
 
-def _transposed(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
+@_inline
+def max_row(typing: Any, x: Any, offset: Any, voxel: Any, value: Any, place: Any, row: Any) -> Any:
+    """Update maxima and winners with 8 channels that lie side by side.
+
+    Args:
+        typing: Numba's typing context.
+        x: features' memory, flat.
+        offset: of the first channel.
+        voxel: its index.
+        value: as for ``max_block``.
+        place: as for ``max_block``.
+        row: number of the row.
+    """
+    signature = types.void(x, offset, voxel, value, place, types.intp)
+
+    def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
+        data = context.make_array(x)(context, builder, args[0]).data
+        features = _load(builder, builder.gep(data, [args[1]]))
+        pointers = (
+            _row_pointer(context, builder, value, args[3], args[5]),
+            _row_pointer(context, builder, place, args[4], args[5]),
+        )
+        _update(builder, features, args[2], *pointers)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@_inline
+def spread_block(typing: Any, table: Any, at: Any, labels: Any, voxel: Any, out: Any) -> Any:
+    """Write the values of their superpixels to 8 channels of 8 voxels.
+
+    Args:
+        typing: Numba's typing context.
+        table: a row of 8 channels for each of K superpixels and for voxels without one.
+        at: as for ``add_block``, in ``out``; channels beyond the highest are not written.
+        labels: int32 of one image.
+        voxel: index of the first voxel.
+        out: the result's memory, flat.
+    """
+    signature = types.void(table, at, labels, voxel, out)
+
+    def generate(context: Any, builder: Any, _: Any, args: Any) -> Any:
+        rows = _rows(context, builder, signature.args, args)
+        pointers = [_row_pointer(context, builder, table, args[0], row) for row in rows]
+        voxels = [builder.load(pointer, align=2) for pointer in pointers]
+        data = context.make_array(out)(context, builder, args[4]).data
+        base, step, last, _count = (builder.extract_value(args[1], i) for i in range(4))
+        for channel, values in enumerate(_transpose(builder, voxels)):
+            with builder.if_then(builder.icmp_signed("<=", _OFFSET(channel), last), likely=True):
+                offset = builder.add(base, builder.mul(_OFFSET(channel), step))
+                target = builder.gep(data, [offset])
+                builder.store(values, builder.bitcast(target, values.type.as_pointer()), align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+def _add(builder: Any, features: Any, pointer: Any) -> None:
+    """Add a vector of features to a row of float64."""
+    double = ir.VectorType(ir.DoubleType(), BLOCK)
+    wide = features if features.type == double else builder.fpext(features, double)
+    builder.store(builder.fadd(builder.load(pointer, align=8), wide), pointer, align=8)
+
+
+def _update(builder: Any, features: Any, voxel: Any, values: Any, places: Any) -> None:
+    """Update a row of maxima and of winners with one voxel's features."""
+    seen = builder.load(values, align=4)
+    # Larger, or NaN on either side: rare after a superpixel's first few voxels.
+    candidate = builder.fcmp_unordered(">", features, seen)
+    bits = builder.bitcast(candidate, ir.IntType(BLOCK))
+    some = builder.icmp_unsigned("!=", bits, ir.IntType(BLOCK)(0))
+    with builder.if_then(some, likely=False):
+        before = builder.load(places, align=4)
+        # NaN that was seen stays; NaN that stands for nothing gives way, even to -inf.
+        is_number = builder.fcmp_ordered("ord", seen, seen)
+        is_empty = builder.icmp_signed("<", before, ir.Constant(before.type, None))
+        take = builder.and_(candidate, builder.or_(is_number, is_empty))
+        if before.type.element.width < _OFFSET.width:
+            voxel = builder.trunc(voxel, before.type.element)
+        builder.store(builder.select(take, features, seen), values, align=4)
+        builder.store(builder.select(take, _splat(builder, voxel), before), places, align=4)
+
+
+def _voxels(context: Any, builder: Any, signature: Any, args: Any) -> list[Any]:
     """Load 8 channels of 8 voxels; return one vector of 8 channels for each voxel."""
     data = context.make_array(signature[0])(context, builder, args[0]).data
     base, step, last, _ = (builder.extract_value(args[1], i) for i in range(4))
-    vectors = []
+    channels = []
     for channel in range(BLOCK):
         exists = builder.icmp_signed("<=", _OFFSET(channel), last)
         repeat = builder.select(exists, _OFFSET(channel), last)
         offset = builder.add(base, builder.mul(repeat, step))
-        vectors.append(_load(builder, builder.gep(data, [offset])))
+        channels.append(_load(builder, builder.gep(data, [offset])))
+    return _transpose(builder, channels)
+
+
+def _transpose(builder: Any, vectors: list[Any]) -> list[Any]:
+    """Transpose 8 vectors of 8."""
     for stage, distance in zip(_STAGES, (1, 2, 4), strict=True):
-        pairs = [(i, i + distance) for i in range(BLOCK) if not i & distance]
         mixed = list(vectors)
-        for first, second in pairs:
+        for first in range(BLOCK):
+            second = first + distance
+            if first & distance:
+                continue
             for target, lanes in zip((first, second), stage, strict=True):
                 mask = ir.Constant(ir.VectorType(_INT, BLOCK), list(lanes))
                 mixed[target] = builder.shuffle_vector(vectors[first], vectors[second], mask)

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from voxseg.ops.cpu.superpixel_pool_blocks import BLOCK, add_block, max_block
+from voxseg.ops.cpu.superpixel_pool_blocks import (
+    BLOCK,
+    add_block,
+    add_row,
+    max_block,
+    max_row,
+    spread_block,
+)
 from voxseg.ops.jit import kernel
 
 Array = np.ndarray[Any, Any]
@@ -43,7 +50,7 @@ def max_first(
         for i in range(start, stop - BLOCK + 1, BLOCK):
             max_block(x, (base + i, steps[1], width - 1, K), label, i, value, place)
         for i in range(stop - (stop - start) % BLOCK, stop):
-            row = min(np.uint32(label[i]), np.uint32(K)) * BLOCK
+            row = np.intp(min(np.uint32(label[i]), np.uint32(K))) * BLOCK
             for g in range(width):
                 _update(x[base + i + g * steps[1]], i, value, place, row + g)
         for g in range(width):
@@ -53,7 +60,7 @@ def max_first(
 
 
 @kernel()
-def _update(v: float, i: int, value: Array, place: Array, at: int) -> None:
+def _update(v: float, i: int, value: Array, place: Array, at: int | np.signedinteger[Any]) -> None:
     """Update one entry of the tables with one feature; ``max_block`` says how."""
     seen = value[at]
     if not (v <= seen) and (seen == seen or place[at] < 0):
@@ -72,28 +79,21 @@ def max_last(
         s, b, c = task // (B * groups), task // groups % B, task % groups * ROW
         label = labels[b * label_step : b * label_step + P]
         width = min(ROW, C - c)
-        value = np.empty((K + 1, width), x.dtype)
-        place = np.full((K + 1, width), -1, where.dtype)
+        blocks = (width + BLOCK - 1) // BLOCK
+        value = np.empty((K + 1) * blocks * BLOCK, x.dtype)
+        place = np.full((K + 1) * blocks * BLOCK, -1, where.dtype)
         value[:] = np.nan
         for i in range(s * P // S, (s + 1) * P // S):
-            row = np.uint64(min(np.uint32(label[i]), np.uint32(K)))
-            start = b * steps[0] + i * steps[1] + c
-            _update_row(x[start : start + width], i, value[row], place[row])
+            row = np.intp(min(np.uint32(label[i]), np.uint32(K))) * blocks
+            base = b * steps[0] + i * steps[1] + c
+            for j in range(width // BLOCK):
+                max_row(x, base + j * BLOCK, i, value, place, row + j)
+            for g in range(width // BLOCK * BLOCK, width):
+                _update(x[base + g], i, value, place, row * BLOCK + g)
         for k in range(K):
             for g in range(width):
-                best[s, b, c + g, k] = value[k, g]
-                where[s, b, c + g, k] = place[k, g]
-
-
-@kernel()
-def _update_row(x: Array, i: int, value: Array, place: Array) -> None:
-    """Update one table row with one voxel's channels; without branches, so that it vectorises."""
-    index = place.dtype.type(i)
-    for g in range(x.size):
-        v, seen, at = x[g], value[g], place[g]
-        take = (not (v <= seen)) & ((seen == seen) | (at < 0))
-        value[g] = v if take else seen
-        place[g] = index if take else at
+                best[s, b, c + g, k] = value[k * blocks * BLOCK + g]
+                where[s, b, c + g, k] = place[k * blocks * BLOCK + g]
 
 
 @kernel(parallel=True)
@@ -127,7 +127,7 @@ def sum_first(x: Array, steps: Steps, labels: Array, label_step: int, P: int, pa
         for i in range(start, stop - BLOCK + 1, BLOCK):
             add_block(x, (base + i, steps[1], width - 1, K), label, i, total)
         for i in range(stop - (stop - start) % BLOCK, stop):
-            row = min(np.uint32(label[i]), np.uint32(K)) * 2 * BLOCK
+            row = np.intp(min(np.uint32(label[i]), np.uint32(K))) * 2 * BLOCK
             for g in range(width):
                 total[row + g] += x[base + i + g * steps[1]]
         for g in range(width):
@@ -145,21 +145,18 @@ def sum_last(x: Array, steps: Steps, labels: Array, label_step: int, P: int, par
         s, b, c = task // (B * groups), task // groups % B, task % groups * ROW
         label = labels[b * label_step : b * label_step + P]
         width = min(ROW, C - c)
-        total = np.zeros((K + 1, width))
+        blocks = (width + BLOCK - 1) // BLOCK
+        total = np.zeros((K + 1) * blocks * BLOCK)
         for i in range(s * P // S, (s + 1) * P // S):
-            row = np.uint64(min(np.uint32(label[i]), np.uint32(K)))
-            start = b * steps[0] + i * steps[1] + c
-            _add_row(x[start : start + width], total[row])
+            row = np.intp(min(np.uint32(label[i]), np.uint32(K))) * blocks
+            base = b * steps[0] + i * steps[1] + c
+            for j in range(width // BLOCK):
+                add_row(x, base + j * BLOCK, total, row + j)
+            for g in range(width // BLOCK * BLOCK, width):
+                total[row * BLOCK + g] += x[base + g]
         for k in range(K):
             for g in range(width):
-                parts[s, b, c + g, k] = total[k, g]
-
-
-@kernel()
-def _add_row(x: Array, total: Array) -> None:
-    """Add one voxel's channels to one table row."""
-    for g in range(x.size):
-        total[g] += x[g]
+                parts[s, b, c + g, k] = total[k * blocks * BLOCK + g]
 
 
 @kernel(parallel=True)
@@ -178,29 +175,34 @@ def count_voxels(labels: Array, label_step: int, P: int, sizes: Array) -> None:
 
 @kernel(parallel=True)
 def unpool_first(
-    table: Array, labels: Array, label_step: int, out: Array, P: int, num_slabs: int
+    values: Array, labels: Array, label_step: int, P: int, num_slabs: int, out: Array
 ) -> None:
-    """Gather (B, C, K + 1) into out (B * C * P,), channels first."""
-    B, C, rows = table.shape
-    for task in prange(num_slabs * B * C):
-        s, b, c = task // (B * C), task // C % B, task % C
+    """Spread values (B, C, K) over out (B * C * P,), channels first."""
+    B, C, K = values.shape
+    groups = (C + BLOCK - 1) // BLOCK
+    for task in prange(num_slabs * B * groups):
+        s, b, c = task // (B * groups), task // groups % B, task % groups * BLOCK
+        label = labels[b * label_step : b * label_step + P]
+        width = min(BLOCK, C - c)
+        table = np.zeros((K + 1) * BLOCK, values.dtype)
+        for g in range(width):
+            for k in range(K):
+                table[k * BLOCK + g] = values[b, c + g, k]
         start, stop = s * P // num_slabs, (s + 1) * P // num_slabs
-        label = labels[b * label_step + start : b * label_step + stop]
-        _gather(table[b, c], label, out[(b * C + c) * P + start : (b * C + c) * P + stop], rows - 1)
-
-
-@kernel()
-def _gather(row: Array, label: Array, out: Array, K: int) -> None:
-    """Write one channel's values to a run of voxels."""
-    for i in range(out.size):
-        out[i] = row[np.uint64(min(np.uint32(label[i]), np.uint32(K)))]
+        base = (b * C + c) * P
+        for i in range(start, stop - BLOCK + 1, BLOCK):
+            spread_block(table, (base + i, P, width - 1, K), label, i, out)
+        for i in range(stop - (stop - start) % BLOCK, stop):
+            row = np.intp(min(np.uint32(label[i]), np.uint32(K))) * BLOCK
+            for g in range(width):
+                out[base + i + g * P] = table[row + g]
 
 
 @kernel(parallel=True)
 def unpool_last(
-    table: Array, labels: Array, label_step: int, out: Array, P: int, num_slabs: int
+    table: Array, labels: Array, label_step: int, P: int, num_slabs: int, out: Array
 ) -> None:
-    """Gather (B, K + 1, C) into out (B * P * C,), channels last."""
+    """Spread table (B, K + 1, C) over out (B * P * C,), channels last."""
     B, rows, C = table.shape
     for task in prange(num_slabs * B):
         s, b = task // B, task % B
