@@ -22,8 +22,8 @@ def demo(
 ) -> None:
     """Show everything once: simulate brains, train, segment an unseen one, score it, report.
 
-    Takes a few minutes on two cores. Stopped, it goes on when started again. Needs nilearn, which
-    ships the template that subjects are simulated from: pip install 'voxseg[brain]'.
+    Takes a few minutes on two cores. Stopped, it goes on when started again. Needs nilearn (the
+    extra called brain), which ships the template that the subjects are simulated from.
     """
     from voxseg.engine.demo import DemoRequest, run_demo
 

@@ -23,7 +23,8 @@ def test_slic_bench_measures_every_tool(tmp_path):
         assert 0 < row["explained variance"] < 1
         assert math.isnan(row["bytes per voxel"])
     image = simulated_volume((24, 20, 28), 0)
-    labels = slic(image, n_segments=30, compactness=result.rows[0]["compactness"])
+    compactness = result.rows[0]["compactness"]
+    labels = slic(image, n_segments=30, compactness=compactness, min_size=0.25)
     variance = explained_variance(image, labels)
     assert result.rows[0]["explained variance"] == pytest.approx(variance, abs=1e-4)
     assert [set(sweep.curves) for sweep in result.sweeps] == [set(bench.tools)] * 2

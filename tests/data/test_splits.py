@@ -100,7 +100,7 @@ def test_read_split_takes_nnunet_lists_and_notices_changes(tmp_path):
         ("{}", "holds no folds"),
         ("[]", "holds no folds"),
         ('[{"train": ["a"]}]', 'needs the lists "train" and "val"'),
-        ('[{"train": ["a"], "val": []}]', "empty"),
+        ('[{"train": [], "val": ["a"]}]', 'empty "train"'),
         ('[{"train": ["a"], "val": [1]}]', "case ids"),
         ('[{"train": ["a", "b"], "val": ["b"]}]', "trains on b and validates it too"),
     ],

@@ -141,6 +141,20 @@ def test_patience_stops_early(subjects, quick, tmp_path):
     assert result.steps < 150
 
 
+def test_a_run_without_validation_resumes(subjects, quick, tmp_path):
+    run = tmp_path / "run"
+
+    def interrupt(progress):
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(InterruptedRunError):
+        train(request(subjects, run, quick, val_fraction=0.0), notify=interrupt)
+    result = train(request(subjects, run, quick, val_fraction=0.0, resume=True))
+    assert result.steps == 12
+    assert json.loads((run / "split.json").read_text())["folds"][0]["val"] == []
+
+
 def test_a_used_folder_is_refused_and_overwritten_when_asked(subjects, quick, tmp_path):
     run = tmp_path / "run"
     run.mkdir()

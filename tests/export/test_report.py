@@ -77,8 +77,7 @@ def panels(png, rows):
     """The pictures of the first row, cut at the widths that the planes' extents give."""
     top = pixels(png)
     top = top[: top.shape[0] // rows]
-    box = [25 + 2 * (2 + 24 // 12), 31 + 2 * (2 + 30 // 12), 23 + 2 * (2 + 22 // 12)]
-    box = [min(b, s) for b, s in zip(box, SHAPE, strict=True)]
+    box = [n + 2 * (2 + (n - 1) // 10) for n in (25, 31, 23)]
     widths = np.cumsum([0, box[0], box[0], box[1]])
     edges = (widths / widths[-1] * top.shape[1]).astype(int)
     return [top[:, a:b] for a, b in itertools.pairwise(edges)]
@@ -116,7 +115,8 @@ def test_proportions_follow_the_spacing():
     image[0] = 0
     picture = pixels(draw_case(case(image, truth, np.diag([1.0, 2.0, 2.0, 1.0])), {}))
     picture = picture[: picture.shape[0] // 2, :, :3].min(-1) > 0.95
-    widths = np.array([SHAPE[0], SHAPE[0], 2 * SHAPE[1]]).cumsum() / (2 * sum(SHAPE[:2]))
+    across = [mm * (n + 2 * (2 + (n - 1) // 10)) for n, mm in ((30, 1), (30, 1), (SHAPE[1], 2))]
+    widths = np.cumsum(across) / sum(across)
     edges = (np.array([0, *widths]) * picture.shape[1]).astype(int)
     for left, right in itertools.pairwise(edges):
         rows, columns = np.nonzero(picture[:, left + 25 : right - 25])

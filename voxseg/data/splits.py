@@ -145,9 +145,9 @@ def _read_fold(path: Path, index: int, entry: Any) -> Fold:
     for part in parts:
         if not isinstance(part, list) or not all(isinstance(case, str) for case in part):
             raise DataError(f'fold {index} of {path} needs the lists "train" and "val" of case ids')
-        if not part:
-            raise DataError(f'fold {index} of {path} has an empty "train" or "val"; add cases')
     train, val = (tuple(part) for part in parts if part is not None)
+    if not train:
+        raise DataError(f'fold {index} of {path} has an empty "train"; add cases')
     both = sorted(set(train) & set(val))
     if both:
         raise DataError(

@@ -95,7 +95,14 @@ def crossval(
 
 def _folds(request: TrainRequest, dataset: Dataset, folds: int, seed: int) -> tuple[Fold, ...]:
     if request.split is not None:
-        return read_split(request.split)
+        parts = read_split(request.split)
+        empty = [number for number, part in enumerate(parts) if not part.val]
+        if empty:
+            raise DataError(
+                f"fold {empty[0]} of {request.split} holds out no case, so it has nothing to "
+                'score; add cases to its "val"'
+            )
+        return parts
     return kfold(tuple(case.case_id for case in dataset.cases), folds, seed)
 
 

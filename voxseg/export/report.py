@@ -134,15 +134,14 @@ def draw_case(case: ReportCase, colours: Mapping[int, tuple[int, int, int]]) -> 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    volumes = _to_ras(case)
+    volumes = _framed(_to_ras(case))
     image, spacing = volumes["image"], _spacing(case.affine)
     point = _middle(volumes)
     low, high = _window(image)
-    box = _box(image, volumes)
     rows = ["image"]
     rows += ["classes"] if {"prediction", "truth"} & set(volumes) else []
     rows += ["superpixels"] if "superpixels" in volumes else []
-    extents = [(box[i].stop - box[i].start) * spacing[i] for i in range(3)]
+    extents = [image.shape[i] * spacing[i] for i in range(3)]
     widths = [extents[across] for _, _, (across, _), _ in _PLANES]
     height = max(extents[up] for _, _, (_, up), _ in _PLANES)
     inches = _WIDTH_INCHES / sum(widths)
@@ -161,7 +160,7 @@ def draw_case(case: ReportCase, colours: Mapping[int, tuple[int, int, int]]) -> 
     )
     for r, row in enumerate(rows):
         for c, (name, cut, (across, up), letters) in enumerate(_PLANES):
-            window = [point[cut] if i == cut else box[i] for i in range(3)]
+            window = [point[cut] if i == cut else slice(None) for i in range(3)]
             planes = {k: v[tuple(window)][::-1, ::-1].T for k, v in volumes.items()}
             axes = figure.add_subplot(grid[r, c])
             axes.set_axis_off()
@@ -270,20 +269,27 @@ def _middle(volumes: Mapping[str, NDArray[Any]]) -> list[int]:
     return [size // 2 for size in volumes["image"].shape]
 
 
-def _box(image: NDArray[Any], volumes: Mapping[str, NDArray[Any]]) -> list[slice]:
-    """Box around what is not background in the image or segmented, and a margin for letters."""
+def _framed(volumes: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Cut to what is not background in the image or segmented; add a margin for the letters."""
+    image = volumes["image"]
     shown = image > image.min()
     for name in ("prediction", "truth"):
         if name in volumes:
             shown = shown | (volumes[name] > 0)
-    box = []
+    box, margins = [], []
     for axis, size in enumerate(image.shape):
         others = tuple(other for other in range(3) if other != axis)
         used = np.flatnonzero(shown.any(axis=others))
         first, last = (int(used[0]), int(used[-1])) if used.size else (0, size - 1)
-        margin = 2 + (last - first) // 12
-        box.append(slice(max(0, first - margin), min(size, last + 1 + margin)))
-    return box
+        box.append(slice(first, last + 1))
+        margins.append(2 + (last - first) // 10)
+    outside = {"image": image.min(), "superpixels": -1}
+    return {
+        name: np.pad(
+            volume[tuple(box)], [(m, m) for m in margins], constant_values=outside.get(name, 0)
+        )
+        for name, volume in volumes.items()
+    }
 
 
 def _window(image: NDArray[Any]) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from voxseg.ops.cpu.connectivity import Ints, Labels, Runs, components, renumber, replace
 from voxseg.ops.jit import kernel
 
+_SIDES = ((0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0))
 _PARTS = 64
 """Pieces that the choices are shared out in."""
 
@@ -84,35 +85,22 @@ def _add_face(contacts: _Contacts, other: int) -> None:
 
 
 @kernel()
-def _touch(
-    line: Labels, start: int, stop: int, root: Labels, own: int, contacts: _Contacts
-) -> None:
-    """Count the faces between a run and the part of a line beside it."""
-    for x in range(start, stop):
-        if line[x] >= 0 and root[line[x]] != own:
-            _add_face(contacts, root[line[x]])
-
-
-@kernel()
 def _touch_run(
     labels: Labels, line: int, span: tuple[int, int], root: Labels, own: int, contacts: _Contacts
 ) -> None:
     """Count the faces between one run and all components around it."""
     depth, height, width = labels.shape
     z, y = line // height, line % height
-    start, stop = span
-    if start > 0:
-        _touch(labels[z, y], start - 1, start, root, own, contacts)
-    if stop < width:
-        _touch(labels[z, y], stop, stop + 1, root, own, contacts)
-    if y > 0:
-        _touch(labels[z, y - 1], start, stop, root, own, contacts)
-    if y + 1 < height:
-        _touch(labels[z, y + 1], start, stop, root, own, contacts)
-    if z > 0:
-        _touch(labels[z - 1, y], start, stop, root, own, contacts)
-    if z + 1 < depth:
-        _touch(labels[z + 1, y], start, stop, root, own, contacts)
+    for dz, dy, dx in _SIDES:
+        begin, end = span
+        if dx:
+            begin, end = (begin - 1, begin) if dx < 0 else (end, end + 1)
+        if not (0 <= z + dz < depth and 0 <= y + dy < height and begin >= 0 and end <= width):
+            continue
+        beside = labels[z + dz, y + dy, begin:end]
+        for x in range(beside.size):
+            if beside[x] >= 0 and root[beside[x]] != own:
+                _add_face(contacts, root[beside[x]])
 
 
 @kernel()

@@ -43,16 +43,13 @@ _SHIFT = 16
 class _Scratch(NamedTuple):
     """What one thread needs for a block; planes are padded to a multiple of 16 voxels."""
 
-    planes: Floats  # (27, M) in-plane part of the distance to each candidate
-    base: Floats  # (27,) its part along z
-    values: Floats  # (27, C)
-    cells: NDArray[np.int32]  # (32,) cell of each candidate; -1 in the last place
+    points: Floats  # (27, 3 + C) centres of the candidates
+    planes: Floats  # (27, M) in-plane part of the distance to each
+    cells: Codes  # (32,) cell of each candidate; -1 in the last place
     slots: Ints  # (27, 2) row slot and x of each candidate, to find its sums
-    yx: Floats  # (2, M) position in the block
+    yx: Floats  # (2, M) position
     packed: Ints  # (M,) one voxel's count, (z,) y and x in one integer
-    distance: Floats  # (M,)
-    steps: NDArray[np.int32]  # (M,) values as integers
-    best: NDArray[np.int32]  # (M,) distance and candidate of the nearest centre so far
+    best: Codes  # (block,) distance and candidate of the nearest centre so far
     position_sums: Ints  # (32,) packed
     value_sums: Ints  # (C, 32)
 
@@ -95,16 +92,13 @@ def assign_cells(plan: SlicPlan, iterations: int) -> tuple[NDArray[np.int32], in
 def _scratch(channels: int) -> _Scratch:
     """Allocate the buffers."""
     work = _Scratch(
+        np.empty((MAX_CANDIDATES, 3 + channels), np.float32),
         np.empty((MAX_CANDIDATES, _PLANE), np.float32),
-        np.empty(MAX_CANDIDATES, np.float32),
-        np.empty((MAX_CANDIDATES, channels), np.float32),
         np.empty(_CODES, np.int32),
         np.empty((MAX_CANDIDATES, 2), np.int64),
         np.zeros((2, _PLANE), np.float32),
         np.zeros(_PLANE, np.int64),
-        np.empty(_PLANE, np.float32),
-        np.empty(_PLANE, np.int32),
-        np.empty(_PLANE, np.int32),
+        np.empty(_PLANE * MAX_BLOCK, np.int32),
         np.zeros(_CODES, np.int64),
         np.zeros((channels, _CODES), np.int64),
     )
@@ -113,24 +107,24 @@ def _scratch(channels: int) -> _Scratch:
 
 
 @kernel()
-def _set_positions(work: _Scratch, height: int, width: int) -> None:
-    """Number the voxels of a plane; needed again only when the plane's shape changes."""
+def _set_positions(
+    yx: Floats, packed: Ints, corner: tuple[int, int, int], height: int, width: int
+) -> None:
+    """Number the voxels of a plane."""
     for y in range(height):
         for x in range(width):
-            work.yx[0, y * width + x] = y
-            work.yx[1, y * width + x] = x
-            work.packed[y * width + x] = (1 << (3 * _SHIFT)) | (y << _SHIFT) | x
+            yx[0, y * width + x] = corner[1] + y
+            yx[1, y * width + x] = corner[2] + x
+            packed[y * width + x] = (1 << (3 * _SHIFT)) | (y << _SHIFT) | x
 
 
 @kernel()
 def _set_candidates(
-    work: _Scratch, clusters: Clusters, grid: Grid, block: tuple[int, int, int], size: int
+    work: _Scratch, clusters: Clusters, grid: Grid, block: tuple[int, int, int]
 ) -> int:
-    """Collect the neighbouring cells in the order of their index, and their in-plane distances."""
+    """Collect the living neighbour cells in the order of their index; return how many."""
     z_cell, y_cell = grid.z_cells[block[0]], grid.y_cells[block[1]]
     x_cell = grid.x_cells[block[2]]
-    y_start = np.float32(grid.y_edges[block[1]])
-    x_start = np.float32(grid.x_edges[block[2]])
     depth, height, width = grid.num_cells
     count = 0
     for a in range(max(z_cell - 1, 0), min(z_cell + 2, depth)):
@@ -141,92 +135,131 @@ def _set_candidates(
                     work.cells[count] = cell
                     work.slots[count, 0] = (a - z_cell + 1) * 3 + b - y_cell + 1
                     work.slots[count, 1] = c
-                    centre, plane = clusters.centres[cell], work.planes[count]
-                    for channel in range(work.values.shape[1]):
-                        work.values[count, channel] = centre[3 + channel]
-                    for j in range(size):
-                        dy = (work.yx[0, j] + y_start) - centre[1]
-                        dx = (work.yx[1, j] + x_start) - centre[2]
-                        plane[j] = dy * dy * clusters.weights[1] + dx * dx * clusters.weights[2]
+                    for field in range(work.points.shape[1]):
+                        work.points[count, field] = clusters.centres[cell, field]
                     count += 1
-    # Filled up to a multiple of three with candidates that never win.
     for filler in range(count, (count + 2) // 3 * 3):
-        for j in range(size):
-            work.planes[filler, j] = np.inf
-        work.base[filler] = 0
-        for channel in range(work.values.shape[1]):
-            work.values[filler, channel] = 0
+        for field in range(work.points.shape[1]):
+            work.points[filler, field] = 0
     return count
 
 
 @kernel()
-def _nearest_one_channel(
-    planes: Floats, base: Floats, values: Floats, count: int, voxels: Floats, best: Codes
+def _set_planes(
+    planes: Floats, points: Floats, count: int, yx: Floats, weights: Floats, size: int
 ) -> None:
-    """Leave distance and candidate of every voxel's nearest centre in ``best``."""
-    for j in range(voxels.size):
-        best[j] = NOTHING
-    # Three candidates a pass: a voxel and its best are loaded once for all three.
-    for q in range(0, count, 3):
-        z0, z1, z2 = base[q], base[q + 1], base[q + 2]
-        v0, v1, v2 = values[q, 0], values[q + 1, 0], values[q + 2, 0]
-        q0, q1, q2 = np.int32(q), np.int32(q + 1), np.int32(q + 2)
-        for j in range(voxels.size):
-            e0, e1, e2 = voxels[j] - v0, voxels[j] - v1, voxels[j] - v2
-            d0 = np.float32(planes[q, j] + z0 + e0 * e0)
-            d1 = np.float32(planes[q + 1, j] + z1 + e1 * e1)
-            d2 = np.float32(planes[q + 2, j] + z2 + e2 * e2)
-            k0 = d0.view(np.int32) & ~CODE_BITS | q0
-            k1 = d1.view(np.int32) & ~CODE_BITS | q1
-            k2 = d2.view(np.int32) & ~CODE_BITS | q2
-            best[j] = min(best[j], k0, k1, k2)
-
-
-@kernel()
-def _nearest(work: _Scratch, blocks: Floats, at: int, count: int, size: int) -> None:
-    """The same for any number of channels."""
-    best, distance = work.best, work.distance
-    bits = distance.view(np.int32)
-    for j in range(size):
-        best[j] = NOTHING
+    """Compute the in-plane part of every candidate's distance; the same for all planes."""
     for q in range(count):
-        plane, base, code = work.planes[q], work.base[q], np.int32(q)
+        cy, cx = points[q, 1], points[q, 2]
         for j in range(size):
-            distance[j] = plane[j] + base
-        for channel in range(blocks.shape[0]):
-            voxels, value = blocks[channel, at : at + size], work.values[q, channel]
-            for j in range(size):
-                e = voxels[j] - value
-                distance[j] += e * e
+            dy, dx = yx[0, j] - cy, yx[1, j] - cx
+            planes[q, j] = dy * dy * weights[1] + dx * dx * weights[2]
+    # Filled up to a multiple of three with candidates that never win.
+    for q in range(count, (count + 2) // 3 * 3):
         for j in range(size):
-            best[j] = min(best[j], bits[j] & ~CODE_BITS | code)
+            planes[q, j] = np.inf
 
 
 @kernel()
-def _quantise(voxels: Floats, levels: np.float32, steps: Codes) -> None:
+def _nearest_one_channel(
+    planes: Floats,
+    points: Floats,
+    count: int,
+    weight: np.float32,
+    blocks: Floats,
+    at: int,
+    span: tuple[int, int, int],
+    best: Codes,
+) -> None:
+    """Leave distance and candidate of every voxel's nearest centre in ``best``.
+
+    Planes are read and written to a multiple of 16 voxels; the next one overwrites the excess.
+    """
+    z_start, depth, size = span
+    for z in range(depth):
+        begin, end = z * size, min(z * size + (size + 15) // 16 * 16, best.size)
+        codes, voxels = best[begin:end], blocks[0, at + begin : at + end]
+        here = np.float32(z_start + z)
+        for j in range(codes.size):
+            codes[j] = NOTHING
+        # Three candidates a pass: a voxel and its best are loaded once for all three.
+        for q in range(0, count, 3):
+            z0 = (here - points[q, 0]) * (here - points[q, 0]) * weight
+            z1 = (here - points[q + 1, 0]) * (here - points[q + 1, 0]) * weight
+            z2 = (here - points[q + 2, 0]) * (here - points[q + 2, 0]) * weight
+            v0, v1, v2 = points[q, 3], points[q + 1, 3], points[q + 2, 3]
+            q0, q1, q2 = np.int32(q), np.int32(q + 1), np.int32(q + 2)
+            for j in range(codes.size):
+                e0, e1, e2 = voxels[j] - v0, voxels[j] - v1, voxels[j] - v2
+                d0 = np.float32(planes[q, j] + z0 + e0 * e0)
+                d1 = np.float32(planes[q + 1, j] + z1 + e1 * e1)
+                d2 = np.float32(planes[q + 2, j] + z2 + e2 * e2)
+                k0 = d0.view(np.int32) & ~CODE_BITS | q0
+                k1 = d1.view(np.int32) & ~CODE_BITS | q1
+                k2 = d2.view(np.int32) & ~CODE_BITS | q2
+                codes[j] = min(codes[j], k0, k1, k2)
+
+
+@kernel()
+def _nearest(
+    planes: Floats,
+    points: Floats,
+    count: int,
+    weight: np.float32,
+    blocks: Floats,
+    at: int,
+    span: tuple[int, int, int],
+    best: Codes,
+) -> None:
+    """The same for any number of channels."""
+    z_start, depth, size = span
+    distance = np.empty(size, np.float32)
+    bits = distance.view(np.int32)
+    for z in range(depth):
+        codes = best[z * size : (z + 1) * size]
+        for j in range(size):
+            codes[j] = NOTHING
+        for q in range(count):
+            dz = np.float32(z_start + z) - points[q, 0]
+            base, code = dz * dz * weight, np.int32(q)
+            for j in range(size):
+                distance[j] = planes[q, j] + base
+            for channel in range(blocks.shape[0]):
+                voxels = blocks[channel, at + z * size : at + (z + 1) * size]
+                value = points[q, 3 + channel]
+                for j in range(size):
+                    e = voxels[j] - value
+                    distance[j] += e * e
+            for j in range(size):
+                codes[j] = min(codes[j], bits[j] & ~CODE_BITS | code)
+
+
+@kernel()
+def _quantise(blocks: Floats, channel: int, at: int, levels: np.float32, steps: Codes) -> None:
     """Turn scaled values into integers. Infinity, off the mask, becomes one that is not read."""
-    top = np.float32(VALUE_LEVELS)
-    for j in range(voxels.size):
+    top, voxels = np.float32(VALUE_LEVELS), blocks[channel, at : at + steps.size]
+    for j in range(steps.size):
         steps[j] = np.int32(min(voxels[j] * levels, top) + np.float32(0.5))
 
 
 @kernel()
-def _add_plane(
-    best: Codes, packed: Ints, z: int, steps: Codes, position_sums: Ints, value_sums: Ints
+def _add_block(
+    work: _Scratch, blocks: Floats, at: int, depth: int, size: int, levels: np.float32
 ) -> None:
-    """Add the voxels of a plane, and their first channel, to the sums of their winners."""
-    shifted = z << (2 * _SHIFT)
-    for j in range(steps.size):
-        q = best[j] & CODE_BITS
-        position_sums[q] += packed[j] + shifted
-        value_sums[q] += steps[j]
-
-
-@kernel()
-def _add_channel(best: Codes, steps: Codes, value_sums: Ints) -> None:
-    """Add another channel to the sums of the winners."""
-    for j in range(steps.size):
-        value_sums[best[j] & CODE_BITS] += steps[j]
+    """Add the voxels of a block to the sums of their winners."""
+    steps = np.empty(size, np.int32)
+    positions, packed, values = work.position_sums, work.packed, work.value_sums
+    for z in range(depth):
+        codes, shifted = work.best[z * size : (z + 1) * size], z << (2 * _SHIFT)
+        _quantise(blocks, 0, at + z * size, levels, steps)
+        for j in range(size):
+            q = codes[j] & CODE_BITS
+            positions[q] += packed[j] + shifted
+            values[0, q] += steps[j]
+        for channel in range(1, blocks.shape[0]):
+            _quantise(blocks, channel, at + z * size, levels, steps)
+            for j in range(size):
+                values[channel, codes[j] & CODE_BITS] += steps[j]
 
 
 @kernel()
@@ -249,49 +282,21 @@ def _flush_block(work: _Scratch, sums: Ints, corner: tuple[int, int, int], count
 
 
 @kernel()
-def _write_plane(
-    labels: Codes, y_start: int, x_start: int, width: int, best: Codes, cells: Codes
-) -> None:
-    """Write the winners' cells into one plane (Y, X) of the labels."""
-    for y in range(best.size // width):
-        for x in range(width):
-            winner = cells[best[y * width + x] & CODE_BITS]
-            labels[y_start + y, x_start + x] = winner
-
-
-@kernel()
-def _assign_block(
-    work: _Scratch,
-    blocks: Floats,
-    clusters: Clusters,
-    at: int,
-    shape: tuple[int, int, int],
-    corner: tuple[int, int, int],
-    count: int,
+def _write_block(
     labels: Codes,
+    corner: tuple[int, int, int],
+    shape: tuple[int, int, int],
+    best: Codes,
+    cells: Codes,
 ) -> None:
-    """Assign the voxels of one block, plane by plane."""
-    size = shape[1] * shape[2]
-    padded = (size + 15) // 16 * 16
-    for z in range(shape[0]):
-        for q in range(count):
-            dz = np.float32(corner[0] + z) - clusters.centres[work.cells[q], 0]
-            work.base[q] = dz * dz * clusters.weights[0]
-        if blocks.shape[0] == 1:
-            voxels, best = blocks[0, at : at + padded], work.best[:padded]
-            _nearest_one_channel(work.planes, work.base, work.values, count, voxels, best)
-        else:
-            _nearest(work, blocks, at, count, padded)
-        best, steps = work.best[:size], work.steps[:size]
-        _quantise(blocks[0, at : at + padded], clusters.levels, work.steps)
-        _add_plane(best, work.packed, z, steps, work.position_sums, work.value_sums[0])
-        for channel in range(1, blocks.shape[0]):
-            _quantise(blocks[channel, at : at + padded], clusters.levels, work.steps)
-            _add_channel(best, steps, work.value_sums[channel])
-        if labels.size:
-            plane = labels[corner[0] + z]
-            _write_plane(plane, corner[1], corner[2], shape[2], best, work.cells)
-        at += size
+    """Write the winners' cells into the labels."""
+    at = 0
+    for z in range(corner[0], corner[0] + shape[0]):
+        for y in range(corner[1], corner[1] + shape[1]):
+            line, codes = labels[z, y, corner[2] : corner[2] + shape[2]], best[at : at + shape[2]]
+            for x in range(line.size):
+                line[x] = cells[codes[x] & CODE_BITS]
+            at += shape[2]
 
 
 @kernel()
@@ -302,20 +307,27 @@ def _assign_row(
     z_block, y_block = row // grid.y_cells.size, row % grid.y_cells.size
     work = _scratch(blocks.shape[0])
     at, depth, height = row_start(grid, z_block, y_block)
-    last_width = -1
     sums.fill(0)
     for x_block in range(grid.x_cells.size):
-        width = grid.x_edges[x_block + 1] - grid.x_edges[x_block]
-        if width != last_width:
-            _set_positions(work, height, width)
-            last_width = width
-        padded = (height * width + 15) // 16 * 16
-        count = _set_candidates(work, clusters, grid, (z_block, y_block, x_block), padded)
-        shape = (depth, height, width)
         corner = (grid.z_edges[z_block], grid.y_edges[y_block], grid.x_edges[x_block])
-        _assign_block(work, blocks, clusters, at, shape, corner, count, labels)
+        width = grid.x_edges[x_block + 1] - corner[2]
+        size = height * width
+        padded = (size + 15) // 16 * 16
+        _set_positions(work.yx, work.packed, corner, height, width)
+        count = _set_candidates(work, clusters, grid, (z_block, y_block, x_block))
+        span, weights = (corner[0], depth, size), clusters.weights
+        _set_planes(work.planes, work.points, count, work.yx, weights, padded)
+        if blocks.shape[0] == 1:
+            _nearest_one_channel(
+                work.planes, work.points, count, weights[0], blocks, at, span, work.best
+            )
+        else:
+            _nearest(work.planes, work.points, count, weights[0], blocks, at, span, work.best)
+        _add_block(work, blocks, at, depth, size, clusters.levels)
         _flush_block(work, sums, corner, count)
-        at += depth * height * width
+        if labels.size:
+            _write_block(labels, corner, (depth, height, width), work.best, work.cells)
+        at += depth * size
 
 
 @kernel(parallel=True)

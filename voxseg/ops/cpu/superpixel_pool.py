@@ -34,6 +34,7 @@ Array = np.ndarray[Any, Any]
 _PIECES = 16  # pieces of work worth having when there are few channels
 _HALF_VOXELS = 2**24  # float32 copies of half-precision features hold at most this many (64 MB)
 _HUGE_BYTES = 2**22  # tensors from this size on are worth huge pages
+_ALIGNMENT = 64  # bytes, as torch's allocator aligns
 _MADV_HUGEPAGE = 14  # Linux, include/uapi/asm-generic/mman-common.h
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -87,7 +88,7 @@ def superpixel_max_backward(
     Returns:
         (B, C, *S), zero but for the winners.
     """
-    out = _empty(grad, size, channels_last).zero_()
+    out = _zeros(grad, size, channels_last)
     if out.numel() and grad.numel():
         to = _strided(_bits(out))
         source = _bits(grad.contiguous()).numpy()
@@ -151,14 +152,35 @@ def _empty(like: Tensor, size: list[int], channels_last: bool) -> Tensor:
     was started with THP_MEM_ALLOC_ENABLE=1.
     """
     out = empty_like_features(like, size, channels_last)
-    num_bytes = out.numel() * out.element_size()
+    _ask_for_huge_pages(out.data_ptr(), out.numel() * out.element_size())
+    return out
+
+
+def _zeros(like: Tensor, size: list[int], channels_last: bool) -> Tensor:
+    """As ``_empty``, filled with zeros.
+
+    Memory fresh from the system is zero already; NumPy's allocator knows, torch's writes it again.
+    """
+    num_bytes = math.prod(size) * like.element_size()
+    if num_bytes < _HUGE_BYTES:
+        return empty_like_features(like, size, channels_last).zero_()
+    raw = np.zeros(num_bytes + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    _ask_for_huge_pages(raw.ctypes.data, raw.nbytes)
+    flat = torch.from_numpy(raw[start : start + num_bytes]).view(like.dtype)
+    if not channels_last:
+        return flat.view(size)
+    return flat.view(size[0], *size[2:], size[1]).movedim(-1, 1)
+
+
+def _ask_for_huge_pages(address: int, num_bytes: int) -> None:
+    """Advise the system on memory that nothing was written to yet."""
     advise = _madvise()
     if advise and num_bytes >= _HUGE_BYTES:
-        # Only whole pages inside the tensor: what lies beside it is not ours.
-        start = -(-out.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (out.data_ptr() + num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+        # Only whole pages: what else lies on the first and last one is not ours.
+        start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
+        stop = (address + num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
         advise(start, stop - start, _MADV_HUGEPAGE)
-    return out
 
 
 @cache
