@@ -1,4 +1,4 @@
-"""Prepare the program's own process: memory that torch can use without waiting for the system.
+"""Prepare the program's own process: memory and threads that torch does not wait for.
 
 On Linux with glibc a large tensor is fresh memory each time, and taking it from the system page by
 page costs more than many ops that fill it. Two settings, made before torch is imported, spare that:
@@ -9,6 +9,9 @@ page costs more than many ops that fill it. Two settings, made before torch is i
   machine's memory, at most 512 MiB: that, 64 MiB of reserve and holes between smaller blocks are
   what the process may hold more than it uses. Larger blocks still go back at once. To keep those
   too is a little faster still, but was seen to hold several times the memory in use.
+
+``OMP_WAIT_POLICY=PASSIVE`` besides lets a thread that waits for another sleep instead of spin:
+where other programs keep the cores busy, two spinning threads train many times slower than one.
 
 They are the command line's own; importing voxseg as a library changes nothing.
 ``VOXSEG_MEMORY=default`` in the environment leaves the process as Python started it.
@@ -32,10 +35,10 @@ _MOST_KEPT = 2**29
 
 
 def prepare() -> None:
-    """Apply the settings, unless VOXSEG_MEMORY=default; does nothing where there is no glibc.
+    """Apply the settings, unless VOXSEG_MEMORY=default; memory is left alone without glibc.
 
-    What the user set wins: a value of THP_MEM_ALLOC_ENABLE stays, and any MALLOC_* variable or
-    GLIBC_TUNABLES leaves the heap alone.
+    What the user set wins: values of THP_MEM_ALLOC_ENABLE and OMP_WAIT_POLICY stay, and any
+    MALLOC_* variable or GLIBC_TUNABLES leaves the heap alone.
 
     Raises:
         UsageError: VOXSEG_MEMORY is neither ``tuned`` nor ``default``.

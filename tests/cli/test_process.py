@@ -22,8 +22,11 @@ libc.mallinfo2.restype = Info
 libc.malloc.restype = ctypes.c_void_p
 process.prepare()
 before = libc.mallinfo2().f3
-kept = libc.malloc(ctypes.c_size_t({size}))
-print(libc.mallinfo2().f3 - before, os.environ.get("THP_MEM_ALLOC_ENABLE"), "torch" in sys.modules)
+kept = libc.malloc(ctypes.c_size_t(SIZE))
+print(libc.mallinfo2().f3 - before)
+for name in ("THP_MEM_ALLOC_ENABLE", "OMP_WAIT_POLICY"):
+    print(os.environ.get(name))
+print("torch" in sys.modules)
 """
 
 # Frees 2 GB in blocks of 1 to 30 MB, some of them kept, and says what the process still holds.
@@ -43,7 +46,7 @@ print(held() - before - process.most_kept())
 
 
 def run(code, **environment):
-    names = (process.SWITCH, process.HUGE_PAGES, "GLIBC_TUNABLES")
+    names = (process.SWITCH, process.HUGE_PAGES, process.WAITING, "GLIBC_TUNABLES")
     inherited = {
         key: value
         for key, value in os.environ.items()
@@ -63,17 +66,18 @@ def run(code, **environment):
 @pytest.mark.parametrize(
     ("size", "environment", "expected"),
     [
-        (2**24, {}, ["0", "1", "False"]),
-        (2**26, {}, ["1", "1", "False"]),
-        (2**24, {"VOXSEG_MEMORY": "tuned"}, ["0", "1", "False"]),
-        (2**24, {"VOXSEG_MEMORY": "default"}, ["1", "None", "False"]),
-        (2**24, {"THP_MEM_ALLOC_ENABLE": "0"}, ["0", "0", "False"]),
-        (2**24, {"MALLOC_ARENA_MAX": "2"}, ["1", "1", "False"]),
-        (2**24, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, ["1", "1", "False"]),
+        (2**24, {}, ["0", "1", "PASSIVE", "False"]),
+        (2**26, {}, ["1", "1", "PASSIVE", "False"]),
+        (2**24, {"VOXSEG_MEMORY": "tuned"}, ["0", "1", "PASSIVE", "False"]),
+        (2**24, {"VOXSEG_MEMORY": "default"}, ["1", "None", "None", "False"]),
+        (2**24, {"THP_MEM_ALLOC_ENABLE": "0"}, ["0", "0", "PASSIVE", "False"]),
+        (2**24, {"OMP_WAIT_POLICY": "ACTIVE"}, ["0", "1", "ACTIVE", "False"]),
+        (2**24, {"MALLOC_ARENA_MAX": "2"}, ["1", "1", "PASSIVE", "False"]),
+        (2**24, {"GLIBC_TUNABLES": "glibc.malloc.check=0"}, ["1", "1", "PASSIVE", "False"]),
     ],
 )
 def test_prepare_lets_the_heap_keep_blocks(size, environment, expected):
-    assert run(MAPPED.format(size=size), **environment) == expected
+    assert run(MAPPED.replace("SIZE", str(size)), **environment) == expected
 
 
 @GLIBC
@@ -90,6 +94,7 @@ def test_prepare_rejects_unknown_setting(monkeypatch):
 def test_prepare_does_nothing_without_glibc(monkeypatch):
     monkeypatch.setattr(process, "_glibc", lambda: None)
     monkeypatch.delenv(process.HUGE_PAGES, raising=False)
+    monkeypatch.setenv(process.WAITING, "PASSIVE")
     monkeypatch.delenv(process.SWITCH, raising=False)
     process.prepare()
     assert process.HUGE_PAGES not in os.environ

@@ -100,7 +100,8 @@ def test_a_broken_file_does_not_stop_the_others(trained, tmp_path):
     assert outcomes["good"].error == ""
     assert "cut.nii.gz" in outcomes["cut"].error
     assert "text.nii.gz" in outcomes["text"].error
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["good.nii.gz", "predict.json"]
+    written = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert written == ["good.nii.gz", "labels.csv", "labels.ctbl", "predict.json"]
 
 
 def test_existing_masks_are_refused_kept_or_replaced(trained, tmp_path):

@@ -82,7 +82,7 @@ def test_slic_is_a_connected_partition(shape, compactness, rng):
 
 
 def test_slic_does_not_depend_on_threads(rng):
-    image = smooth_noise(rng, (40, 41, 43))
+    image = smooth_noise(rng, (60, 61, 63))  # enough for two threads
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -228,7 +228,8 @@ def test_superpixel_max_merges_slabs(channels_last):
 
 @pytest.mark.parametrize("reduce", ["max", "mean"])
 def test_superpixel_pool_is_the_same_for_any_number_of_threads(reduce):
-    features, superpixels, K = random_case((41, 40, 39), B=1, C=3, K=30, dtype=torch.float32)
+    # In float64 another order of additions would show.
+    features, superpixels, K = random_case((41, 40, 39), B=1, C=3, K=30)
     found = []
     before = torch.get_num_threads()
     try:

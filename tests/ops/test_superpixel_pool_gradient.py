@@ -109,6 +109,23 @@ def test_gradients_keep_channels_last(reduce, shape, device):
     assert grads[1].is_contiguous(memory_format=layout)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_large_gradients_are_allocated_aligned_and_zero(dtype, channels_last, monkeypatch):
+    monkeypatch.setattr(cpu, "_HUGE_BYTES", 1)
+    features, superpixels, K = random_case((3, 4, 5))
+    _, argmax = cpu.superpixel_max(features, superpixels, K)
+    grad = torch.rand(2, 3, K, generator=torch.Generator().manual_seed(1)).to(dtype)
+    arguments = (argmax, list(features.shape), channels_last)
+    for _ in range(3):
+        found = cpu.superpixel_max_backward(grad, *arguments)
+        expected = portable.superpixel_max_backward(grad, *arguments)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        assert found.stride() == expected.stride()
+        assert found.data_ptr() % 64 == 0
+        found.add_(1)  # what is freed now must not come back as zeros
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("reduce", ["max", "mean"])
 def test_gradients_have_the_dtype_of_features(dtype, reduce, device):

@@ -7,8 +7,6 @@ mean something only next to ``machine``.
 import json
 import os
 import platform
-import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -70,44 +68,6 @@ class BenchResult:
             axes.legend(fontsize="small")
         figure.suptitle(f"{self.title} ({self.machine.get('processor', 'unknown processor')})")
         figure.savefig(path, format="png", dpi=120)
-
-
-def best_time_ms(call: Callable[[], object], repeats: int = 5) -> float:
-    """Time a call and keep the fastest of the repeats, after one call that is not counted.
-
-    The minimum is the least disturbed by whatever else runs on the machine.
-
-    Args:
-        call: what is timed; its result is dropped before the next repeat.
-        repeats: timed calls, at least 1.
-
-    Returns:
-        Wall time in milliseconds.
-    """
-    return best_times_ms({"call": call}, repeats)["call"]
-
-
-def best_times_ms(calls: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
-    """Time several calls in turn, so that a busy minute of the machine hits all of them alike.
-
-    Args:
-        calls: name -> call, each run once before the first round to warm caches and compilers.
-        repeats: rounds over all calls, at least 1.
-
-    Returns:
-        Name -> the fastest wall time in milliseconds.
-    """
-    if repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {repeats}")
-    best = dict.fromkeys(calls, float("inf"))
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            best[name] = min(best[name], 1e3 * (time.perf_counter() - start))
-    return best
 
 
 def machine_info(num_threads: int) -> dict[str, float | str]:

@@ -114,7 +114,7 @@ def simulated_volume(shape: Sequence[int], seed: int) -> Image:
 
 
 def peak_bytes(tool: str, path: Path, n_segments: int, compactness: float) -> int:
-    """Run one iteration on a stored image and return the peak of memory beyond what was held.
+    """Run on a stored image and return the peak of memory beyond what was held.
 
     Meant for a process of its own; needs Linux's ``/proc``.
 
@@ -129,20 +129,18 @@ def peak_bytes(tool: str, path: Path, n_segments: int, compactness: float) -> in
     _run(tool, np.ascontiguousarray(image[:16, :16, :16]), 8, compactness)
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmRSS")
-    _run(tool, image, n_segments, compactness, iterations=1)
+    _run(tool, image, n_segments, compactness)
     return _resident("VmHWM") - before
 
 
-def _run(
-    tool: str, image: Image, n_segments: int, compactness: float, iterations: int = ITERATIONS
-) -> Labels:
+def _run(tool: str, image: Image, n_segments: int, compactness: float) -> Labels:
     """Partition an image in [0, 1] with one of the tools."""
     if tool == "voxseg":
         return slic(
             image,
             n_segments=n_segments,
             compactness=compactness,
-            iterations=iterations,
+            iterations=ITERATIONS,
             min_size=0.25,
         )
     if tool == "scikit-image":
@@ -152,7 +150,7 @@ def _run(
             image,
             n_segments=n_segments,
             compactness=compactness,
-            max_num_iter=iterations,
+            max_num_iter=ITERATIONS,
             enforce_connectivity=True,
             channel_axis=None,
             start_label=0,
@@ -164,7 +162,7 @@ def _run(
         edge = max(1, round((image.size / n_segments) ** (1 / 3)))
         regions = sitk.SLIC(  # type: ignore[no-untyped-call]  # SimpleITK has no types
             sitk.GetImageFromArray(image),
-            maximumNumberOfIterations=iterations,
+            maximumNumberOfIterations=ITERATIONS,
             superGridSize=[edge] * 3,
             spatialProximityWeight=compactness,
             enforceConnectivity=True,

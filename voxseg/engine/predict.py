@@ -21,6 +21,7 @@ from voxseg.engine.device import Compute, choose_compute, choose_device
 from voxseg.engine.inference import plan_memory, predict_probabilities
 from voxseg.engine.network import network_of
 from voxseg.errors import UsageError, VoxsegError
+from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.models import VoxResNet
@@ -146,6 +147,9 @@ def predict(
 ) -> list[CaseOutcome]:
     """Predict every case of ``request``; ``notify`` gets each outcome, its number and the total.
 
+    A folder also gets ``predict.json``, and ``labels.csv`` and ``labels.ctbl``, which name and
+    colour the classes in 3D Slicer.
+
     Raises:
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
     """
@@ -158,6 +162,8 @@ def predict(
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if target.parent == request.output:
+        labels = predictor.config.labels
+        write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
         rows = [asdict(outcome) for outcome in outcomes]
         write_text(request.output / "predict.json", json.dumps(rows, indent=2) + "\n")
     return outcomes

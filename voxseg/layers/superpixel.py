@@ -96,7 +96,8 @@ class SuperpixelBranch(nn.Module):
             (B, out_channels, *S). In no superpixel: the bias, or zero without one.
         """
         pooled = superpixel_pool(features, superpixels, count, reduce=self.reduce)
-        answer: Tensor = superpixel_unpool(self.linear(pooled), superpixels)
+        layout = _layout(features)  # a sum with a voxel branch is faster in one layout
+        answer = superpixel_unpool(self.linear(pooled), superpixels, memory_format=layout)
         if self.bias is None:
             return answer
         return answer + self.bias.view(-1, *(1,) * (features.ndim - 2))
@@ -143,6 +144,14 @@ class SuperpixelClassifier(nn.Module):
             superpixels, count = needed(superpixels, count)
             answers.append(self.superpixel(features, superpixels, count))
         return answers[0] if len(answers) == 1 else answers[0] + answers[1]
+
+
+def _layout(features: Tensor) -> torch.memory_format:
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        dims = 4 if layout is torch.channels_last else 5
+        if features.ndim == dims and features.is_contiguous(memory_format=layout):
+            return layout
+    return torch.contiguous_format
 
 
 def needed(superpixels: Tensor | None, count: int | None) -> tuple[Tensor, int]:

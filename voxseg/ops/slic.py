@@ -21,9 +21,11 @@ Departures:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ Array = NDArray[Any]
 Labels = NDArray[np.int32]
 ArrayT = TypeVar("ArrayT", NDArray[Any], Tensor)
 
+_VOXELS_PER_THREAD = 2**16
 VERSION = 1
 """Raised whenever the same call may give other labels than before, so that caches start anew."""
 
@@ -110,7 +113,7 @@ def slic_array(image: Array, mask: Array | None, settings: SlicSettings) -> Labe
     """
     shape = image.shape[image.ndim - len(settings.spacing) :]
     plan = make_plan(image, mask, settings)
-    with torch_threads():
+    with _threads(image.size):
         labels, num_alive = assign_cells(plan, settings.iterations)
         if num_alive:
             min_voxels = settings.min_size * plan.num_voxels / num_alive
@@ -137,7 +140,7 @@ def enforce_connectivity(superpixels: Array, *, min_voxels: float = 0.0) -> Labe
     if superpixels.size == 0:
         return np.empty(superpixels.shape, np.int32)
     labels = np.array(superpixels, dtype=np.int32, order="C")
-    with torch_threads():
+    with _threads(labels.size):
         merging.merge_small(with_three_axes(labels, labels.ndim)[0], min_voxels)
     return labels
 
@@ -225,6 +228,15 @@ def _checked_spacing(
     if not all(0 < s < math.inf for s in values):
         raise ValueError(f"spacing must be positive and finite, got {values}")
     return values
+
+
+@contextmanager
+def _threads(num_voxels: int) -> Iterator[None]:
+    """Use torch's number of threads, but no more than have enough to do to be worth waiting for."""
+    with torch_threads():
+        useful = max(1, num_voxels // _VOXELS_PER_THREAD)
+        numba.set_num_threads(min(numba.get_num_threads(), useful))
+        yield
 
 
 def _slic_tensor(image: Tensor, mask: Tensor | None, settings: SlicSettings) -> Tensor:

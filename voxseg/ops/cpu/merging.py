@@ -31,7 +31,7 @@ class _Small(NamedTuple):
 
     runs: Labels
     lines: Labels  # the line of each
-    first: Ints  # (components + 1,) where the runs of each component begin in the order
+    first: Labels  # (components + 1,) where the runs of each component begin in the order
     order: Labels
     target: Labels  # (components,) what each joins
 
@@ -54,19 +54,31 @@ def _list_runs(runs: Runs, is_small: NDArray[np.bool_]) -> tuple[Labels, Labels]
 
 
 @kernel()
-def _group(keys: Labels, count: int) -> tuple[Ints, Labels]:
+def _group(keys: Labels, count: int) -> tuple[Labels, Labels]:
     """Sort by key: where each of ``count`` groups begins, and the order (a counting sort)."""
-    first = np.zeros(count + 1, np.int64)
+    first = np.zeros(count + 1, np.int32)
     for key in keys:
-        first[key + 1] += 1
-    for key in range(count):
-        first[key + 1] += first[key]
-    at = first[:-1].copy()
+        first[key] += 1
+    end = np.int32(0)
+    for key in range(count + 1):
+        end += first[key]
+        first[key] = end
+    # Filled from the back, so that every group's end moves to its beginning.
     order = np.empty(keys.size, np.int32)
-    for index in range(keys.size):
-        order[at[keys[index]]] = index
-        at[keys[index]] += 1
+    for index in range(keys.size - 1, -1, -1):
+        first[keys[index]] -= 1
+        order[first[keys[index]]] = index
     return first, order
+
+
+@kernel()
+def _add_sizes(sizes: Ints, target: Labels) -> None:
+    """Give the voxels of every component to the one that it joins, in place."""
+    for component in range(sizes.size):
+        joined = target[component]
+        if joined != component:
+            sizes[joined] += sizes[component]
+            sizes[component] = 0
 
 
 @kernel()
@@ -159,7 +171,7 @@ def _choose(labels: Labels, runs: Runs, small: _Small, root: Labels, sizes: Ints
 
 
 def _merge(labels: Labels, runs: Runs, sizes: Ints, min_voxels: float) -> Labels:
-    """Decide which component each one ends up in; see ``merge_small``."""
+    """Decide which component each one ends up in; see ``merge_small``. Changes ``sizes``."""
     root = np.arange(sizes.size, dtype=np.int32)
     listed, lines = _list_runs(runs, sizes < min_voxels)
     while listed.size:
@@ -174,7 +186,7 @@ def _merge(labels: Labels, runs: Runs, sizes: Ints, min_voxels: float) -> Labels
         while not np.array_equal(target[target], target):
             target = target[target]
         root = target[root]
-        sizes = np.bincount(target, weights=sizes, minlength=sizes.size).astype(np.int64)
+        _add_sizes(sizes, target)
         is_small = sizes[target[own]] < min_voxels
         listed, lines = listed[is_small], lines[is_small]
     return root

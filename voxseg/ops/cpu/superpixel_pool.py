@@ -180,7 +180,7 @@ def _ask_for_huge_pages(address: int, num_bytes: int) -> None:
         # Only whole pages: what else lies on the first and last one is not ours.
         start = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = (address + num_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        advise(start, stop - start, _MADV_HUGEPAGE)
+        advise(start, max(0, stop - start), _MADV_HUGEPAGE)
 
 
 @cache
