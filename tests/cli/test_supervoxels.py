@@ -153,7 +153,7 @@ def test_sweep_draws_both_methods(data, tmp_path):
 
 def test_search_needs_labels(tmp_path):
     write_case(tmp_path, "one", 0, label=False)
-    with pytest.raises(DataError, match="has no label"):
+    with pytest.raises(DataError, match="no image has a label"):
         run(tmp_path / "one.nii.gz", "-o", tmp_path / "out", "--target-oracle", 0.9)
 
 

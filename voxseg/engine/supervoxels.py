@@ -165,7 +165,10 @@ def make_supervoxels(
     targets = _outputs(request, cases)
     settings, search, sweep, plot = request.settings, [], [], ""
     if request.target_oracle is not None or request.sweep:
-        subjects = [_load(case, request.mask, need_label=True) for case in cases]
+        labelled = [case for case in cases if case.label is not None]
+        if not labelled:
+            raise DataError("no image has a label, which the oracle needs; use --labels")
+        subjects = [_load(case, request.mask) for case in labelled]
         if request.target_oracle is not None:
             search = _search(subjects, settings, request.target_oracle, notify)
             best = min(search, key=lambda p: abs(p.oracle - (request.target_oracle or 0)))
@@ -228,11 +231,9 @@ def _outputs(request: SupervoxelRequest, cases: Sequence[Case]) -> list[Path]:
     return targets
 
 
-def _load(case: Case, mask_mode: MaskMode, *, need_label: bool) -> _Subject:
+def _load(case: Case, mask_mode: MaskMode) -> _Subject:
     """Read a case and cut it to what is divided or labelled."""
     volume, label = read_case(case)
-    if need_label and label is None:
-        raise DataError(f"{case.images[0]} has no label, which the oracle needs; use --labels")
     mask = foreground(volume.array[0], mask_mode)
     if not mask.any():
         raise DataError(f"{case.images[0]} is all zeros: there is nothing to divide")
@@ -255,7 +256,7 @@ def _divide(
     """Make, score and write one map; an error is a result, unless there is no other case."""
     start = time.perf_counter()
     try:
-        subject = _load(case, mask, need_label=False)
+        subject = _load(case, mask)
         regions = subject.divide(settings)
         whole = np.zeros(subject.source.shape, np.int32)
         whole[subject.box] = regions + 1

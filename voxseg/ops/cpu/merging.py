@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import prange
-from numpy.typing import NDArray
 
 from voxseg.ops.cpu.connectivity import Ints, Labels, Runs, components, renumber, replace
 from voxseg.ops.jit import kernel
@@ -27,58 +26,47 @@ class _Contacts(NamedTuple):
 
 
 class _Small(NamedTuple):
-    """The runs of what is still too small."""
+    """The runs of what is still too small, component by component."""
 
+    first: Labels  # (components + 1,) where those of each component begin
     runs: Labels
     lines: Labels  # the line of each
-    first: Labels  # (components + 1,) where the runs of each component begin in the order
-    order: Labels
-    target: Labels  # (components,) what each joins
 
 
 @kernel()
-def _list_runs(runs: Runs, is_small: NDArray[np.bool_]) -> tuple[Labels, Labels]:
-    """List the runs of small components, and the line of each."""
-    count = 0
+def _list_small(runs: Runs, root: Labels, sizes: Ints, min_voxels: float) -> _Small:
+    """Sort the runs of small components by component (a counting sort)."""
+    first = np.zeros(sizes.size + 1, np.int32)
     for component in runs.parent:
-        if component >= 0 and is_small[component]:
-            count += 1
-    listed, lines = np.empty(count, np.int32), np.empty(count, np.int32)
-    count = 0
-    for line in range(runs.first.size - 1):
-        for run in range(runs.first[line], runs.first[line + 1]):
-            if runs.parent[run] >= 0 and is_small[runs.parent[run]]:
-                listed[count], lines[count] = run, line
-                count += 1
-    return listed, lines
-
-
-@kernel()
-def _group(keys: Labels, count: int) -> tuple[Labels, Labels]:
-    """Sort by key: where each of ``count`` groups begins, and the order (a counting sort)."""
-    first = np.zeros(count + 1, np.int32)
-    for key in keys:
-        first[key] += 1
+        if component >= 0 and sizes[root[component]] < min_voxels:
+            first[root[component]] += 1
     end = np.int32(0)
-    for key in range(count + 1):
-        end += first[key]
-        first[key] = end
-    # Filled from the back, so that every group's end moves to its beginning.
-    order = np.empty(keys.size, np.int32)
-    for index in range(keys.size - 1, -1, -1):
-        first[keys[index]] -= 1
-        order[first[keys[index]]] = index
-    return first, order
+    for component in range(first.size):
+        end += first[component]
+        first[component] = end
+    listed, lines = np.empty(end, np.int32), np.empty(end, np.int32)
+    # Filled from the back, so that every component's end moves to its beginning.
+    for line in range(runs.first.size - 2, -1, -1):
+        for run in range(runs.first[line + 1] - 1, runs.first[line] - 1, -1):
+            component = runs.parent[run]
+            if component >= 0 and sizes[root[component]] < min_voxels:
+                first[root[component]] -= 1
+                listed[first[root[component]]] = run
+                lines[first[root[component]]] = line
+    return _Small(first, listed, lines)
 
 
 @kernel()
-def _add_sizes(sizes: Ints, target: Labels) -> None:
-    """Give the voxels of every component to the one that it joins, in place."""
+def _add_sizes(sizes: Ints, target: Labels) -> int:
+    """Give the voxels of every component to the one that it joins, in place; count those."""
+    merged = 0
     for component in range(sizes.size):
         joined = target[component]
         if joined != component:
             sizes[joined] += sizes[component]
             sizes[component] = 0
+            merged += 1
+    return merged
 
 
 @kernel()
@@ -130,7 +118,13 @@ def _closest(contacts: _Contacts, sizes: Ints, own: int) -> int:
 
 @kernel()
 def _choose_some(
-    labels: Labels, runs: Runs, small: _Small, root: Labels, sizes: Ints, span: tuple[int, int]
+    labels: Labels,
+    runs: Runs,
+    small: _Small,
+    root: Labels,
+    sizes: Ints,
+    target: Labels,
+    span: tuple[int, int],
 ) -> None:
     """Choose for the small components with numbers in a span; see ``_choose``."""
     most = 0
@@ -144,52 +138,48 @@ def _choose_some(
     )
     for component in range(span[0], span[1]):
         begin, end = small.first[component], small.first[component + 1]
-        for index in small.order[begin:end]:
+        for index in range(begin, end):
             run, line = small.runs[index], small.lines[index]
             is_last = run + 1 == runs.first[line + 1]
             stop = labels.shape[2] if is_last else runs.start[run + 1]
             _touch_run(labels, line, (runs.start[run], stop), root, component, contacts)
         if begin < end:
-            small.target[component] = _closest(contacts, sizes, component)
+            target[component] = _closest(contacts, sizes, component)
 
 
 @kernel(parallel=True)
-def _choose(labels: Labels, runs: Runs, small: _Small, root: Labels, sizes: Ints) -> None:
+def _choose(
+    labels: Labels, runs: Runs, small: _Small, root: Labels, sizes: Ints, target: Labels
+) -> None:
     """Choose for every small component the one it joins, or itself.
 
     Args:
         labels: (Z, Y, X) components as they were found.
         runs: of the same.
-        small: what is still small; its targets are written.
+        small: what is still small.
         root: (components,) what each component has become.
         sizes: (components,) of the roots.
+        target: (components,) what each joins; only written where it is small.
     """
     parts = min(_PARTS, sizes.size)
     for part in prange(parts):
         span = (part * sizes.size // parts, (part + 1) * sizes.size // parts)
-        _choose_some(labels, runs, small, root, sizes, span)
+        _choose_some(labels, runs, small, root, sizes, target, span)
 
 
 def _merge(labels: Labels, runs: Runs, sizes: Ints, min_voxels: float) -> Labels:
     """Decide which component each one ends up in; see ``merge_small``. Changes ``sizes``."""
     root = np.arange(sizes.size, dtype=np.int32)
-    listed, lines = _list_runs(runs, sizes < min_voxels)
-    while listed.size:
-        own = root[runs.parent[listed]]
+    while True:
+        small = _list_small(runs, root, sizes, min_voxels)
         target = np.arange(sizes.size, dtype=np.int32)
-        small = _Small(listed, lines, *_group(own, sizes.size), target)
-        _choose(labels, runs, small, root, sizes)
-        is_merged = target[own] != own
-        if not is_merged.any():
-            break
+        _choose(labels, runs, small, root, sizes, target)
         # Targets are larger, so the chains end; each step halves their length.
         while not np.array_equal(target[target], target):
             target = target[target]
+        if _add_sizes(sizes, target) == 0:
+            return root
         root = target[root]
-        _add_sizes(sizes, target)
-        is_small = sizes[target[own]] < min_voxels
-        listed, lines = listed[is_small], lines[is_small]
-    return root
 
 
 def merge_small(labels: Labels, min_voxels: float) -> int:
