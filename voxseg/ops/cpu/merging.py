@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import prange
+from numpy.typing import NDArray
 
 from voxseg.ops.cpu.connectivity import Ints, Labels, Runs, components, renumber, replace
 from voxseg.ops.jit import kernel
@@ -34,11 +35,11 @@ class _Small(NamedTuple):
 
 
 @kernel()
-def _list_small(runs: Runs, root: Labels, sizes: Ints, min_voxels: float) -> _Small:
-    """Sort the runs of small components by component (a counting sort)."""
-    first = np.zeros(sizes.size + 1, np.int32)
+def _list_small(runs: Runs, root: Labels, is_small: NDArray[np.bool_]) -> _Small:
+    """Sort the runs of small components by what these have become (a counting sort)."""
+    first = np.zeros(root.size + 1, np.int32)
     for component in runs.parent:
-        if component >= 0 and sizes[root[component]] < min_voxels:
+        if component >= 0 and is_small[component]:
             first[root[component]] += 1
     end = np.int32(0)
     for component in range(first.size):
@@ -49,10 +50,11 @@ def _list_small(runs: Runs, root: Labels, sizes: Ints, min_voxels: float) -> _Sm
     for line in range(runs.first.size - 2, -1, -1):
         for run in range(runs.first[line + 1] - 1, runs.first[line] - 1, -1):
             component = runs.parent[run]
-            if component >= 0 and sizes[root[component]] < min_voxels:
-                first[root[component]] -= 1
-                listed[first[root[component]]] = run
-                lines[first[root[component]]] = line
+            if component >= 0 and is_small[component]:
+                at = first[root[component]] - 1
+                first[root[component]] = at
+                listed[at] = run
+                lines[at] = line
     return _Small(first, listed, lines)
 
 
@@ -92,15 +94,14 @@ def _touch_run(
     depth, height, width = labels.shape
     z, y = line // height, line % height
     for dz, dy, dx in _SIDES:
-        begin, end = span
-        if dx:
-            begin, end = (begin - 1, begin) if dx < 0 else (end, end + 1)
+        begin = span[1] if dx > 0 else span[0] + dx
+        end = begin + 1 if dx else span[1]
         if not (0 <= z + dz < depth and 0 <= y + dy < height and begin >= 0 and end <= width):
             continue
-        beside = labels[z + dz, y + dy, begin:end]
-        for x in range(beside.size):
-            if beside[x] >= 0 and root[beside[x]] != own:
-                _add_face(contacts, root[beside[x]])
+        for x in range(begin, end):
+            other = labels[z + dz, y + dy, x]
+            if other >= 0 and root[other] != own:
+                _add_face(contacts, root[other])
 
 
 @kernel()
@@ -171,7 +172,7 @@ def _merge(labels: Labels, runs: Runs, sizes: Ints, min_voxels: float) -> Labels
     """Decide which component each one ends up in; see ``merge_small``. Changes ``sizes``."""
     root = np.arange(sizes.size, dtype=np.int32)
     while True:
-        small = _list_small(runs, root, sizes, min_voxels)
+        small = _list_small(runs, root, sizes[root] < min_voxels)
         target = np.arange(sizes.size, dtype=np.int32)
         _choose(labels, runs, small, root, sizes, target)
         # Targets are larger, so the chains end; each step halves their length.
