@@ -45,7 +45,7 @@ def test_crossval_prints_the_papers_kind_of_table(voxseg, data, tmp_path):
     run = tmp_path / "cv"
     outcome = voxseg("crossval", data, "-k", "2", "-o", run, *TINY)
     assert outcome.code == 0
-    for words in ("foreground mean", "mean with background", "s3", "Empty masks"):
+    for words in ("foreground mean", "all-class mean", "s3", "Empty masks"):
         assert words in outcome.out
     again = voxseg("crossval", data, "-k", "2", "-o", run, *TINY)
     assert again.code == 2

@@ -243,11 +243,11 @@ def _sums(features: Tensor, labels: _Strided, count: int) -> Array:
 def _num_pieces(num_tasks: int, num_voxels: int, count: int) -> int:
     """Into how many slabs each task is cut: a function of shapes only, never of threads.
 
-    A slab has at least eight times as many voxels as its tables have rows, so that merging is cheap
+    A slab has at least 64 times as many voxels as its tables have rows, so that merging is cheap
     and all tables together stay smaller than the features.
     """
     wanted = -(-_PIECES // max(1, num_tasks))
-    return max(1, min(wanted, num_voxels // (8 * (count + 1)), num_voxels // 4096))
+    return max(1, min(wanted, num_voxels // (64 * (count + 1)), num_voxels // 4096))
 
 
 def _float_parts(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
