@@ -31,7 +31,9 @@ class Memory(StrEnum):
 MemoryOption = Annotated[
     Memory, typer.Option("--memory", help="The program's memory settings, or Python's own.")
 ]
-Plot = Annotated[Path | None, typer.Option("--plot", help="PNG of time against voxels and count.")]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", help="PNG of time against voxels and count; takes longer.")
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")]
 
 
@@ -49,7 +51,7 @@ def pool(
 
     bench = PoolBench(side=32, channels=4, count=100, repeats=1, sweep=False)
     screen = terminal.console(as_json)
-    chosen = bench if quick else PoolBench()
+    chosen = bench if quick else PoolBench(sweep=plot is not None or as_json)
     _show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
 
 
@@ -73,7 +75,7 @@ def slic(
 
     small = SlicBench(shape=(24, 20, 28), n_segments=30, tuning_voxels=4096, sweep=False)
     screen = terminal.console(as_json)
-    chosen = small if quick else SlicBench(image=image)
+    chosen = small if quick else SlicBench(image=image, sweep=plot is not None or as_json)
     _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
 
 

@@ -74,8 +74,8 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the program; an error that a user can cure is one sentence and an exit code."""
-    process.prepare()
     try:
+        process.prepare()
         app()
     except VoxsegError as error:
         if os.environ.get("VOXSEG_DEBUG"):
