@@ -1,0 +1,35 @@
+"""``voxseg bench``: the tables, their JSON, and the process that measures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("what", ["pool", "slic"])
+def test_quick_bench_prints_voxseg_and_its_peers(voxseg, what):
+    outcome = voxseg("bench", what, "--quick", "--json")
+    assert outcome.code == 0
+    result = json.loads(outcome.out[outcome.out.index("{") :])
+    key = "method" if what == "pool" else "tool"
+    names = [row[key] for row in result["rows"]]
+    assert any(name.startswith("voxseg") for name in names)
+    assert any(name.startswith(("torch", "SimpleITK")) for name in names)
+    assert result["machine"]["num_threads"] >= 1
+
+
+def test_default_memory_measures_in_a_process_without_the_settings():
+    words = ["bench", "pool", "--quick", "--json", "--memory", "default"]
+    environment = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "voxseg", *words],
+        capture_output=True, text=True, check=True, env=environment,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["machine"]["huge pages"] == "0"
+
+
+def test_unknown_benchmarks_and_settings_are_usage_errors(voxseg):
+    assert voxseg("bench", "poool").code == 2
+    assert voxseg("bench", "pool", "--memory", "fast").code == 2
