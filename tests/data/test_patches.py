@@ -4,7 +4,7 @@ import torch
 
 from voxseg.data.orientation import Orientation
 from voxseg.data.patches import PatchSampler
-from voxseg.data.prepare import Grid, Prepared
+from voxseg.data.prepare import OUTSIDE, Grid, Prepared
 from voxseg.data.transforms import Augment, AugmentSettings
 
 SHAPE = (20, 15, 12)
@@ -105,3 +105,12 @@ def test_without_superpixels_a_batch_has_none():
     batch = sampler([case(superpixels=False)]).batch(0, 1)
     assert batch.superpixels is None
     assert batch.count == 0
+
+
+def test_no_patch_is_centred_outside_the_subject():
+    subject = case(shape=(60, 15, 12))
+    subject.image[:, 20:] = OUTSIDE
+    cut = sampler([subject], share=0.3)
+    for step in range(40):
+        # Half a patch, and a quarter of it to keep the network from counting on the middle.
+        assert (cut.batch(step, 1).image[0, 0] != OUTSIDE).any()

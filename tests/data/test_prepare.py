@@ -4,6 +4,7 @@ import pytest
 
 from voxseg.data.layouts import Case
 from voxseg.data.prepare import (
+    OUTSIDE,
     PrepareSettings,
     coordinate_channels,
     foreground,
@@ -110,3 +111,10 @@ def test_coordinates_run_from_minus_one_to_one_and_beyond():
     assert channels.shape == (2, 9, 4)
     np.testing.assert_allclose(channels[0, :, 0], (np.arange(9) - 4) / 2)
     np.testing.assert_allclose(channels[1, 0], [-2, -1, 0, 1])
+
+
+def test_every_subject_has_the_same_background(case):
+    case, _ = case
+    prepared = prepare_case(case, PrepareSettings(), (0, 3, 7))
+    np.testing.assert_array_equal(prepared.image[0][prepared.label == 0], OUTSIDE)
+    assert prepared.image[0][prepared.label > 0].min() > OUTSIDE

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from voxseg.data.prepare import OUTSIDE
 from voxseg.data.transforms import Augment, AugmentSettings
 
 OFF = {"flip_axes": (), "affine_probability": 0.0, "intensity_probability": 0.0}
@@ -77,3 +78,12 @@ def test_intensity_leaves_maps_alone():
 def test_settings_rejects_impossible_values(bad):
     with pytest.raises(ValueError, match=r"augment\."):
         AugmentSettings(**bad)
+
+
+def test_intensity_leaves_the_outside_alone():
+    augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
+    given = sample((8, 9, 7))
+    given["image"][:, :3] = OUTSIDE
+    out = augment(dict(given), 1)
+    torch.testing.assert_close(out["image"][:, :3], given["image"][:, :3], rtol=0, atol=0)
+    assert not torch.equal(out["image"][:, 3:], given["image"][:, 3:])

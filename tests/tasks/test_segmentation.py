@@ -69,3 +69,11 @@ def test_dice_counts_by_hand_and_add_up():
 def test_nothing_but_background_scores_zero():
     zeros = torch.zeros(5, dtype=torch.long)
     assert count_dice(zeros, zeros, 3).foreground_mean == 0.0
+
+
+def test_auxiliary_weight_is_halved_for_a_grid_of_half_the_size():
+    logits = torch.zeros(1, 3, 4, 4, 4)
+    label = torch.zeros(1, 1, 4, 4, 4, dtype=torch.long)
+    loss = SegmentationLoss(3, "ce")
+    coarse = loss(logits, [torch.zeros(1, 3, 2, 2, 2)], label, 1.0)
+    torch.testing.assert_close(coarse, 1.5 * loss(logits, [], label, 0.0))

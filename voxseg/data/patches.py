@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from voxseg.data.prepare import Prepared, coordinate_channels
+from voxseg.data.prepare import OUTSIDE, Prepared, coordinate_channels
 from voxseg.data.superpixels import compact
 from voxseg.data.transforms import Augment
 
@@ -41,7 +41,7 @@ class PatchSampler:
         patch_voxels: size of a patch.
         num_classes: classes, background included.
         class_share: share of patches centred near a voxel of a class that is drawn first, each
-            class equally likely; the others fall anywhere in the volume.
+            class equally likely, background included; the others fall anywhere in the foreground.
         augment: variation, applied to each patch.
         coordinates: add coordinate channels.
         seed: of the whole run.
@@ -101,16 +101,16 @@ class PatchSampler:
 
     def _centre(self, index: int, rng: np.random.Generator) -> list[int]:
         case, positions = self._cases[index], self._positions[index]
-        present = [k for k, p in enumerate(positions) if len(p)]
+        *classes, anywhere = positions
+        present = [p for p in classes if len(p)] or [anywhere]
+        chosen = anywhere
         if rng.random() < self._class_share:
-            chosen = positions[present[int(rng.integers(len(present)))]]
-            flat = int(chosen[int(rng.integers(len(chosen)))])
-            centre = [int(i) for i in np.unravel_index(flat, case.shape)]
-            # Anywhere in the inner half, so that the network cannot count on the middle.
-            reach = [n // 4 for n in self._patch]
-            centre = [c + int(rng.integers(-r, r + 1)) for c, r in zip(centre, reach, strict=True)]
-        else:
-            centre = [int(rng.integers(n)) for n in case.shape]
+            chosen = present[int(rng.integers(len(present)))]
+        flat = int(chosen[int(rng.integers(len(chosen)))])
+        centre = [int(i) for i in np.unravel_index(flat, case.shape)]
+        # Anywhere in the inner half, so that the network cannot count on the middle.
+        reach = [n // 4 for n in self._patch]
+        centre = [c + int(rng.integers(-r, r + 1)) for c, r in zip(centre, reach, strict=True)]
         return [
             _keep_inside(c, n, p) for c, n, p in zip(centre, case.shape, self._patch, strict=True)
         ]
@@ -127,11 +127,13 @@ def _keep_inside(centre: int, size: int, patch: int) -> int:
 def _class_positions(
     case: Prepared, num_classes: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
+    """Remember voxels of each class, and last of the whole foreground; none lies outside it."""
     assert case.label is not None
-    flat = np.ravel(case.label)
+    inside = np.ravel((case.image != OUTSIDE).any(0))
+    flat = np.where(inside, np.ravel(case.label), -1)
     positions = []
-    for k in range(num_classes):
-        found = np.flatnonzero(flat == k)
+    for chosen in (*(flat == k for k in range(num_classes)), inside):
+        found = np.flatnonzero(chosen)
         if len(found) > _POSITIONS_KEPT:
             found = np.sort(rng.choice(found, _POSITIONS_KEPT, replace=False))
         positions.append(found)

@@ -20,6 +20,12 @@ from voxseg.errors import DataError
 
 Normalisation = Literal["zscore", "median", "none"]
 MaskMode = Literal["auto", "nonzero", "all"]
+OUTSIDE = -4.0
+"""What a z-scored image holds outside the foreground: one value for every subject.
+
+A stripped background would else lie at (0 - mean) / deviation, which differs by subject, and
+intensity augmentation would move it: networks then see tissue where there is nothing.
+"""
 _AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
 
 
@@ -34,7 +40,7 @@ class PrepareSettings:
     margin_voxels: int = 4
     """Voxels kept around the foreground's box."""
     normalise: Normalisation = "zscore"
-    """Inside the foreground: "zscore", "median" (divide by it, so that 0 stays 0) or "none"."""
+    """Inside the foreground: "zscore" (outside: -4), "median" (divide by it: 0 stays 0), "none"."""
     clip_percentiles: tuple[float, ...] = (0.5, 99.5)
     """Intensities beyond these percentiles of the foreground are clipped first; empty for none."""
     coordinates: bool = False
@@ -262,4 +268,4 @@ def _normalise(
         return scaled
     mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
     standard: np.ndarray = (array - mean) / deviation
-    return standard.astype(np.float32)
+    return np.where(mask, standard, OUTSIDE).astype(np.float32)

@@ -20,6 +20,8 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 
+from voxseg.data.prepare import OUTSIDE
+
 _SMOOTH = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
 
 
@@ -92,8 +94,10 @@ class Augment:
         intensity = self._intensity()
         if intensity is not None:
             intensity.set_random_state(int(rng.integers(2**31)))
-            image = torch.as_tensor(intensity(sample["image"]))
-            sample["image"] = image.as_subclass(torch.Tensor).float()
+            before = sample["image"]
+            image = torch.as_tensor(intensity(before)).as_subclass(torch.Tensor).float()
+            # Where there is no subject there is nothing to brighten.
+            sample["image"] = torch.where(before == OUTSIDE, before, image)
         return sample
 
     def _intensity(self) -> Compose | None:

@@ -65,12 +65,14 @@ class SegmentationLoss(nn.Module):
             auxiliary: further outputs; a coarser one is compared with the label at its voxels'
                 centres (nearest).
             label: (B, 1, *S) int64 class indices.
-            auxiliary_weight: weight of each auxiliary output; 0 skips them.
+            auxiliary_weight: weight of each auxiliary output, halved for each halving of its
+                grid; 0 skips them.
         """
         loss = self._one(logits, label)
         if auxiliary_weight:
             for output in auxiliary:
-                loss = loss + auxiliary_weight * self._one(output, label)
+                coarseness = output.shape[2] / label.shape[2]
+                loss = loss + auxiliary_weight * coarseness * self._one(output, label)
         return loss
 
     def _one(self, logits: Tensor, label: Tensor) -> Tensor:
