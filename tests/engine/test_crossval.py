@@ -64,6 +64,17 @@ def test_finished_folds_are_never_repeated(subjects, tiny, tmp_path):
     assert sorted(evaluation.scores) == list(CASES)
 
 
+def test_overwrite_trains_every_fold_anew(subjects, tiny, tmp_path):
+    run = tmp_path / "cv"
+    crossval(request(subjects, run, tiny), 2, silent, silent)
+    (run / "fold-0" / "scores.json").write_text("not scores of this run")
+    steps = []
+    crossval(
+        request(subjects, run, tiny, overwrite=True), 2, lambda p: steps.append(p.step), silent
+    )
+    assert steps == [1, 2, 3, 4, 5, 6] * 2
+
+
 def test_folds_start_from_the_same_folds_of_a_baseline(subjects, tiny, tmp_path):
     crossval(request(subjects, tmp_path / "base", tiny), 2, silent, silent)
     fine = merge(tiny, {"model": {"design": "V3"}})

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.check import check_dataset
-from voxseg.data.layouts import Case, Dataset, find_cases
+from voxseg.data.layouts import Case, Dataset
 from voxseg.data.splits import Fold, check_split, kfold, read_split, split_hash, write_split
 from voxseg.data.volume import read_channels, read_label
 from voxseg.engine.config import dump
@@ -24,13 +23,20 @@ from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, write_manifest
 from voxseg.engine.planning import complete
 from voxseg.engine.predict import Predictor
-from voxseg.engine.train import TrainRequest, open_run, pick, resumed_config, train_fold
+from voxseg.engine.train import (
+    SCORES,
+    TrainRequest,
+    examine,
+    open_run,
+    pick,
+    resumed_config,
+    train_fold,
+)
 from voxseg.errors import DataError, UsageError
 from voxseg.export.nifti import write_mask
 from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores, score_case
 
-_SCORES = "scores.json"
 _TOLERANCE_MM = 1.0
 
 
@@ -52,11 +58,10 @@ def crossval(
     Returns:
         Scores of every case by the fold that did not see it, background included.
     """
-    dataset = find_cases(request.data, request.labels)
+    dataset, report = examine(request.data, request.labels)
+    report.raise_for_errors()
     run = request.run
     open_run(run, resume=request.resume, overwrite=request.overwrite)
-    report = check_dataset(dataset)
-    report.raise_for_errors()
     resumed = request.resume and (run / "config.toml").is_file()
     if resumed:
         config = resumed_config(run / "config.toml", request.settings)
@@ -79,7 +84,7 @@ def crossval(
     for number, part in enumerate(parts):
         folder = run / f"fold-{number}"
         say(f"fold {number + 1} of {len(parts)}")
-        if not (folder / _SCORES).is_file():
+        if not (folder / SCORES).is_file():
             start = _start(request.init_from, number, parts)
             one = replace(request, run=folder, init_from=start, resume=True)
             train_fold(dataset, Fold(part.train, ()), config, one, notify, say)
@@ -142,11 +147,11 @@ def _predict_fold(
         scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
         mean = np.nanmean([found[v].dice for v in values[1:]])
         say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
-    write_text(folder / _SCORES, json.dumps(scores, indent=2) + "\n")
+    write_text(folder / SCORES, json.dumps(scores, indent=2) + "\n")
 
 
 def _read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
-    path = folder / _SCORES
+    path = folder / SCORES
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return {

@@ -190,8 +190,8 @@ class TrainingRun:
             )
             clock = _Clock(state.elapsed)
             losses: list[float] = []
+            before = clock.seconds  # the time it takes to make a batch counts too
             for batch in batches if not state.finished else ():
-                before = clock.seconds
                 progress = self._progress(total, clock.seconds)
                 losses.append(self._step(batch, progress))
                 state.step += 1
@@ -211,6 +211,7 @@ class TrainingRun:
                     )
                 if state.finished:
                     break
+                before = clock.seconds
         return TrainResult(
             state.best if state.best >= 0 else math.nan,
             tuple(state.history[-1].get("best_class_dice", ())) if state.history else (),

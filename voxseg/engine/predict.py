@@ -6,7 +6,7 @@ the others finish.
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -240,10 +240,3 @@ def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
     if existing and not (request.overwrite or request.skip_existing):
         raise UsageError(f"{existing[0]} exists; use --overwrite, --skip-existing, or another -o")
     return targets
-
-
-def case_labels(outcomes: Sequence[CaseOutcome]) -> Iterator[tuple[str, Path]]:
-    """Give case and mask of every outcome that went well."""
-    for outcome in outcomes:
-        if not outcome.error:
-            yield outcome.case_id, Path(outcome.output)

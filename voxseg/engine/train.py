@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from voxseg.engine.stop import stop_on_signals
 from voxseg.errors import UsageError
 from voxseg.files import write_text
 
+SCORES = "scores.json"
+"""In the folder of a fold: its held-out cases are scored, the fold is finished."""
 _MAY_CHANGE_ON_RESUME = {
     ("train", "epochs"),
     ("train", "max_minutes"),
@@ -75,12 +78,11 @@ def train(
     Raises:
         VoxsegError: bad data, settings or output; nothing of an earlier run is lost.
     """
-    dataset = find_cases(request.data, request.labels)
+    dataset, report = examine(request.data, request.labels)
+    report.raise_for_errors()
     open_run(request.run, resume=request.resume, overwrite=request.overwrite)
     stored = request.run / "config.toml"
     resumed = request.resume and stored.is_file()
-    report = check_dataset(dataset)
-    report.raise_for_errors()
     if resumed:
         config = resumed_config(stored, request.settings)
         fold = read_split(request.run / "split.json")[0]
@@ -172,6 +174,10 @@ def open_run(run: Path, *, resume: bool, overwrite: bool) -> None:
     if used and overwrite and not resume:
         for name in ("checkpoints/last.pt", "checkpoints/best.pt", "log.jsonl", "config.toml"):
             (run / name).unlink(missing_ok=True)
+        # Folds of an earlier cross-validation would else count as finished.
+        for fold in run.glob("fold-*"):
+            if (fold / SCORES).is_file() or (fold / "checkpoints").is_dir():
+                shutil.rmtree(fold)
     try:
         run.mkdir(parents=True, exist_ok=True)
     except OSError as error:
