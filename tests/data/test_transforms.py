@@ -80,6 +80,22 @@ def test_settings_rejects_impossible_values(bad):
         AugmentSettings(**bad)
 
 
+def test_bias_field_multiplies_the_signal_above_the_darkest_voxel():
+    settings = AugmentSettings(
+        **{**OFF, "intensity_probability": 1.0, "contrast": 0, "gamma": 0, "noise": 0}
+    )
+    augment = Augment(settings, (8, 9, 7))
+    flat = {"image": torch.full((1, 8, 9, 7), 2.0)}
+    flat["image"][0, 0, 0, 0] = -3.0
+    out = augment({"image": flat["image"].clone()}, 1)["image"]
+    assert out[0, 0, 0, 0] == -3.0
+    # Where all tissue has one value, the field is all that is left, and it is smooth.
+    field = (out + 3) / 5
+    assert (field[0, 1:] - 1).abs().max() > 0.01
+    assert field[0, 1:].diff(dim=0).abs().max() < 0.1
+    assert (field > 0)[0, 1:].all()
+
+
 def test_intensity_leaves_the_outside_alone():
     augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
     given = sample((8, 9, 7))

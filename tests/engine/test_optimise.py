@@ -59,3 +59,10 @@ def test_weight_decay_leaves_out_biases_and_normalisation():
     for name in ("adamw", "sgd"):
         groups = build_optimiser(model, TrainConfig(optimiser=name, weight_decay=0.1)).param_groups
         assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
+
+
+def test_beta2_reaches_the_optimiser_and_is_checked():
+    optimiser = build_optimiser(nn.Linear(2, 2), TrainConfig(beta2=0.98))
+    assert {group["betas"] for group in optimiser.param_groups} == {(0.9, 0.98)}
+    with pytest.raises(ValueError, match=r"train.beta2 must be in \[0, 1\), got 1"):
+        TrainConfig(beta2=1.0)

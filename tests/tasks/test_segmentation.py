@@ -49,6 +49,17 @@ def test_a_coarse_output_meets_the_label_at_its_voxels(generator):
     torch.testing.assert_close(value.item(), 0.0, atol=1e-4, rtol=0)
 
 
+def test_a_coarse_output_meets_the_share_of_each_class(generator):
+    # One coarse voxel over three fine ones of class 1 and one of class 0, in two dimensions.
+    label = torch.tensor([[[[1, 1], [1, 0]]]])
+    coarse = torch.tensor([0.2, 0.8]).reshape(1, 2, 1, 1)
+    fine = torch.zeros(1, 2, 2, 2)
+    loss = SegmentationLoss(2, "ce")
+    value = loss(fine, [coarse], label, 2.0) - loss(fine, [], label, 0.0)
+    logs = coarse.log_softmax(1).flatten()
+    torch.testing.assert_close(value, -(0.25 * logs[0] + 0.75 * logs[1]))
+
+
 def test_an_absent_class_gives_a_finite_loss_and_gradient():
     label = torch.zeros(1, 1, 4, 4, 4, dtype=torch.long)
     logits = torch.zeros(1, 3, 4, 4, 4, requires_grad=True)

@@ -43,8 +43,8 @@ class AugmentSettings:
     """Largest relative change of intensity scale, and of offset in standard deviations."""
     gamma: float = 0.3
     """Gamma runs over [1 - gamma, 1 + gamma]."""
-    bias_field: float = 0.2
-    """Largest coefficient of the smooth multiplicative field."""
+    bias_field: float = 0.1
+    """Largest coefficient of the logarithm of a smooth field that multiplies the signal."""
     noise: float = 0.1
     """Largest standard deviation of added Gaussian noise, in standard deviations of the image."""
 
@@ -147,6 +147,17 @@ class Augment:
         return sample
 
 
+class _CoilField(RandBiasField):
+    """Multiply the signal by a smooth field.
+
+    Normalisation moves the image off zero, so the darkest voxel of the patch stands for no signal.
+    """
+
+    def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:  # type: ignore[override]
+        dark = img.amin(tuple(range(1, img.ndim)), keepdim=True)
+        return torch.as_tensor(super().__call__(img - dark, randomize=randomize)) + dark
+
+
 def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
     probability = settings.intensity_probability
     if not probability:
@@ -162,7 +173,7 @@ def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
         steps.append(RandAdjustContrast(prob=probability, gamma=(low, high)))
     if settings.bias_field:
         steps.append(
-            RandBiasField(
+            _CoilField(
                 degree=2,
                 coeff_range=(-settings.bias_field, settings.bias_field),
                 prob=probability,

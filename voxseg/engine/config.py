@@ -75,6 +75,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     momentum: float = 0.99
     """Of SGD (Nesterov)."""
+    beta2: float = 0.999
+    """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
     """Learning rate over the run: "cosine", "poly" (power 0.9) or "constant"."""
     warmup: float = 0.03
@@ -105,6 +107,8 @@ class TrainConfig:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"train.beta2 must be in [0, 1), got {self.beta2}")
         if not 0 <= self.class_share <= 1:
             raise ValueError(f"train.class_share must be in [0, 1], got {self.class_share}")
         if self.learning_rate <= 0:

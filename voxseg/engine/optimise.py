@@ -10,6 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 from voxseg.engine.config import TrainConfig
 
 _POLY_POWER = 0.9
+_BETA1 = 0.9
 _FINAL_AUXILIARY_WEIGHT = 1e-3  # where the authors of VoxResNet let it end
 
 
@@ -26,7 +27,7 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True
         )
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(_BETA1, config.beta2))
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:

@@ -62,32 +62,38 @@ class SegmentationLoss(nn.Module):
 
         Args:
             logits: (B, N, *S), the main output.
-            auxiliary: further outputs; a coarser one is compared with the label at its voxels'
-                centres (nearest).
+            auxiliary: further outputs; a coarser one is compared with the share of each class
+                in its voxels.
             label: (B, 1, *S) int64 class indices.
             auxiliary_weight: weight of each auxiliary output, halved for each halving of its
                 grid; 0 skips them.
         """
-        loss = self._one(logits, label)
+        shares = nn.functional.one_hot(label[:, 0], self._num_classes).movedim(-1, 1).float()
+        loss = self._one(logits, label, shares)
         if auxiliary_weight:
             for output in auxiliary:
                 coarseness = output.shape[2] / label.shape[2]
-                loss = loss + auxiliary_weight * coarseness * self._one(output, label)
+                loss = loss + auxiliary_weight * coarseness * self._one(output, label, shares)
         return loss
 
-    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
+    def _one(self, logits: Tensor, label: Tensor, shares: Tensor) -> Tensor:
         logits = logits.float()
-        size = logits.shape[2:]
-        if size != label.shape[2:]:
-            # Class indices are exact in float32, which interpolate needs.
-            label = nn.functional.interpolate(label.float(), size, mode="nearest-exact").long()
+        truth, target = shares, label[:, 0]
+        if logits.shape[2:] != label.shape[2:]:
+            truth = target = _average_pool(shares, logits.shape[2:])
         loss = logits.new_zeros(())
         if "ce" in self._kind:
-            loss = loss + nn.functional.cross_entropy(logits, label[:, 0])
+            loss = loss + nn.functional.cross_entropy(logits, target)
         if "dice" in self._kind:
-            truth = nn.functional.one_hot(label[:, 0], self._num_classes).movedim(-1, 1)
             loss = loss + self._dice(logits.softmax(1), truth)
         return loss
+
+
+def _average_pool(volume: Tensor, size: torch.Size) -> Tensor:
+    """Average (B, C, *S) over the cells of a coarser grid."""
+    if len(size) == 2:
+        return nn.functional.adaptive_avg_pool2d(volume, (size[0], size[1]))
+    return nn.functional.adaptive_avg_pool3d(volume, (size[0], size[1], size[2]))
 
 
 def count_dice(predicted: Tensor, label: Tensor, num_classes: int) -> DiceCounts:
