@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from voxseg.errors import VoxsegError
-from voxseg.files import replacing, write_text
+from voxseg.files import cache_folder, replacing, write_text
 
 
 def test_write_makes_folders_and_replaces(tmp_path):
@@ -32,3 +34,14 @@ def test_a_file_where_a_folder_is_needed_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(VoxsegError, match="part of its folder is a file"):
         write_text(tmp_path / "file" / "x.txt", "text")
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("VOXSEG_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    monkeypatch.delenv("VOXSEG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "voxseg"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert str(cache_folder()) == os.path.join(tmp_path, ".cache", "voxseg")  # noqa: PTH118

@@ -42,6 +42,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def cache_folder() -> Path:
+    """Where what can be computed again is kept; the folder may not exist yet.
+
+    ``VOXSEG_CACHE``, else ``voxseg`` in ``XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    own = os.environ.get("VOXSEG_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "voxseg"
+
+
 def _sentence(path: Path, error: OSError) -> str:
     if isinstance(error, FileExistsError | NotADirectoryError):
         return f"cannot write {path}: part of its folder is a file; choose another output"

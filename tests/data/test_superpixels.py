@@ -1,7 +1,6 @@
 """Supervoxels of volumes: computed as settings say, kept on disk, renumbered when cut."""
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from voxseg.data import superpixels as module
 from voxseg.data.superpixels import (
     SupervoxelSettings,
-    cache_folder,
     cached_supervoxels,
     compact,
     compute_supervoxels,
@@ -101,17 +99,6 @@ def test_cache_that_cannot_be_written_costs_nothing_else(image, tmp_path, monkey
     monkeypatch.setenv("VOXSEG_CACHE", str(tmp_path / "file"))
     expected = compute_supervoxels(image, SPACING, SETTINGS)
     np.testing.assert_array_equal(cached_supervoxels(image, SPACING, SETTINGS), expected)
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("VOXSEG_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("VOXSEG_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "voxseg"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert str(cache_folder()) == os.path.join(tmp_path, ".cache", "voxseg")  # noqa: PTH118
 
 
 @pytest.mark.parametrize("start", [(0, 0, 0), (3, 1, 2)], ids=str)

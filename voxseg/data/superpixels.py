@@ -6,7 +6,6 @@ the version of the algorithm. The folder is ``VOXSEG_CACHE``, else ``$XDG_CACHE_
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxseg.errors import VoxsegError
-from voxseg.files import replacing
+from voxseg.files import cache_folder, replacing
 from voxseg.ops.slic import VERSION, block_partition, renumber, slic
 
 Method = Literal["slic", "block"]
@@ -46,15 +45,6 @@ class SupervoxelSettings:
                 raise ValueError(f"supervoxels.{name} must be positive, got {value}")
         if self.sigma_mm < 0 or self.min_size < 0:
             raise ValueError("supervoxels.sigma_mm and min_size must not be negative")
-
-
-def cache_folder() -> Path:
-    """Where maps are kept; the folder may not exist yet."""
-    own = os.environ.get("VOXSEG_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "voxseg"
 
 
 def compute_supervoxels(
