@@ -320,3 +320,16 @@ def test_real_folders(real_data):
     hippocampus = find_cases(real_data / "msd_hippocampus")
     assert len(hippocampus.cases) == 60
     assert all(case.images[0].name == case.label.name for case in hippocampus.cases)
+
+
+def test_links_to_folders_are_followed_but_not_round_and_round(tmp_path, save_cases):
+    save_cases(tmp_path / "store", "a/a.nii.gz", "a/a_seg.nii.gz", "b/b.nii.gz", "b/b_seg.nii.gz")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "one").symlink_to(tmp_path / "store" / "a")
+    (data / "two").symlink_to(tmp_path / "store" / "b")
+    (tmp_path / "store" / "a" / "up").symlink_to(data)
+    assert pairs(find_cases(data)) == {
+        "a": (["a.nii.gz"], "a_seg.nii.gz"),
+        "b": (["b.nii.gz"], "b_seg.nii.gz"),
+    }

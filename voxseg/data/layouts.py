@@ -6,9 +6,10 @@ and JSON lists, and for prediction any folder of images or a single file. What c
 ways is an error that says what was found. Hidden files (macOS writes ``._x``) do not count.
 """
 
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,9 +235,7 @@ def _checked(dataset: Dataset, root: Path, need_labels: bool) -> Dataset:
 
 def _nothing_found(root: Path) -> str:
     suffixes = Counter(
-        "".join(path.suffixes[-2:]).lower() or "without suffix"
-        for path in (root.rglob("*") if root.is_dir() else ())
-        if path.is_file() and not path.name.startswith(".")
+        "".join(path.suffixes[-2:]).lower() or "without suffix" for path in _files(root)
     )
     found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
     return (
@@ -303,13 +302,22 @@ def _is_set_apart(path: Path, root: Path) -> bool:
 
 def _volumes(root: Path) -> list[Path]:
     """Return the volumes below ``root``, sorted; nothing of hidden folders."""
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if is_volume_file(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    return sorted(path for path in _files(root) if is_volume_file(path))
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Go through the files below ``root`` that are not hidden, through symbolic links too."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        # A link to a folder above would lead round and round.
+        real = Path(folder).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(folder, name) for name in names if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
 
 
 def _count(number: int, noun: str) -> str:
