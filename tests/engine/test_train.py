@@ -161,8 +161,12 @@ def test_a_used_folder_is_refused_and_overwritten_when_asked(subjects, quick, tm
     (run / "mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="--resume"):
         train(request(subjects, run, quick))
+    stale = run / "tensorboard" / "events.out.tfevents.1.host.1.0"
+    stale.parent.mkdir()
+    stale.write_bytes(b"an earlier run's")
     train(request(subjects, run, quick, overwrite=True))
     assert (run / "mine.txt").read_text() == "keep"
+    assert not stale.exists()
 
 
 def test_resume_rejects_changed_settings(subjects, quick, tmp_path):

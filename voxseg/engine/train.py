@@ -174,6 +174,8 @@ def open_run(run: Path, *, resume: bool, overwrite: bool) -> None:
     if used and overwrite and not resume:
         for name in ("checkpoints/last.pt", "checkpoints/best.pt", "log.jsonl", "config.toml"):
             (run / name).unlink(missing_ok=True)
+        for events in (run / "tensorboard").glob("events.out.tfevents*"):
+            events.unlink()
         # Folds of an earlier cross-validation would else count as finished.
         for fold in run.glob("fold-*"):
             if (fold / SCORES).is_file() or (fold / "checkpoints").is_dir():
