@@ -10,17 +10,31 @@ import numpy as np
 import pytest
 import torch
 
+from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
+
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request):
     """Each device that ops are tested on; CUDA skips with a reason when absent."""
-    if request.param == "cuda" and not torch.cuda.is_available():
+    if request.param == "cuda":
+        _need_cuda()
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def cuda_device():
+    """A CUDA device, for what is about nothing else; such tests carry the mark ``cuda``."""
+    _need_cuda()
+    return torch.device("cuda")
+
+
+def _need_cuda():
+    if not torch.cuda.is_available():
         if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
             pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip(_CUDA_MISSING)
-    return torch.device(request.param)
 
 
 @pytest.fixture

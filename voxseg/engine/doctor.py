@@ -9,13 +9,16 @@ from pathlib import Path
 import numba
 import torch
 
-from voxseg.data.superpixels import cache_folder
 from voxseg.engine.inference import free_gb
 from voxseg.engine.manifest import git_commit, versions
+from voxseg.files import cache_folder
+from voxseg.ops import nvrtc
+from voxseg.ops.nvrtc import KernelError
+from voxseg.ops.superpixel_plan import plain
 
 _OPTIONAL = {
     "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
-    "cuda.core": ("CUDA kernels compiled at first use", "arrives with the CUDA branch"),
+    "cuda.bindings": ("CUDA kernels compiled at first use", "pip install 'voxseg[cuda]'"),
 }
 
 
@@ -66,18 +69,33 @@ def _memory_settings() -> str:
 
 
 def _kernels() -> list[Finding]:
-    if importlib.util.find_spec("nvidia") is None:
-        return [Finding("NVRTC", "not installed", "comes with CUDA builds of torch")]
-    spec = importlib.util.find_spec("nvidia")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    found = [str(p) for place in places for p in Path(place).glob("**/libnvrtc.so*")]
-    return [Finding("NVRTC", found[0] if found else "not installed")]
+    try:
+        found = [Finding("NVRTC", nvrtc.nvrtc_version())]
+    except KernelError as error:
+        if not torch.cuda.is_available():
+            return [Finding("NVRTC", "not found (compiles CUDA kernels; not needed without a GPU)")]
+        return [Finding("NVRTC", "not found", str(error))]
+    if plain():
+        return [*found, Finding("CUDA kernels", "not used: VOXSEG_KERNELS=torch")]
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        found += [_kernel_state(op, index) for op in ("superpixel_pool", "slic")]
+    return found
+
+
+def _kernel_state(op: str, index: int) -> Finding:
+    what = f"kernels of {op}"
+    try:
+        nvrtc.kernels(op, torch.device("cuda", index))
+    except KernelError as error:
+        return Finding(what, f"do not run on cuda:{index}", str(error))
+    return Finding(what, f"compiled and loaded on cuda:{index}")
 
 
 def _folders() -> list[Finding]:
     folder = cache_folder()
-    if folder is None:
-        return [Finding("cache", "no folder can be written", "set VOXSEG_CACHE to one that can")]
+    if not os.access(_existing(folder), os.W_OK):
+        cure = "set VOXSEG_CACHE to a folder that can be"
+        return [Finding("cache", f"{folder} cannot be written", cure)]
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e9
     free = shutil.disk_usage(_existing(folder)).free / 1e9
     return [Finding("cache", f"{folder} ({size:.2f} GB used, {free:.0f} GB free)")]
@@ -90,8 +108,14 @@ def _existing(folder: Path) -> Path:
 def _extras() -> list[Finding]:
     found = []
     for module, (purpose, cure) in _OPTIONAL.items():
-        root = module.split(".", maxsplit=1)[0]
-        present = importlib.util.find_spec(root) is not None
+        present = _is_installed(module)
         state = f"installed ({purpose})" if present else f"missing ({purpose})"
         found.append(Finding(module, state, "" if present else cure))
     return found
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that it lies in
+        return False

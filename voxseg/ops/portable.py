@@ -1,4 +1,4 @@
-"""Superpixel pooling in plain torch, for devices that have no kernels of their own.
+"""Superpixel pooling in plain torch, for devices and types that have no kernels of their own.
 
 Source: the op is that of Schuurmans, Berman, Blaschko, *Efficient semantic image segmentation with
 superpixel pooling*, 2018, arXiv:1806.02705; the way to compute it is voxseg's own.
@@ -13,15 +13,6 @@ import math
 
 import torch
 from torch import Tensor
-
-
-def as_int32(superpixels: Tensor) -> Tensor:
-    """Narrow labels to int32; those that do not fit become -1 or 2**31 - 1, which are ignored."""
-    if superpixels.dtype == torch.int32:
-        return superpixels
-    if superpixels.dtype.itemsize > 4:
-        superpixels = superpixels.clamp(-1, 2**31 - 1)
-    return superpixels.to(torch.int32)
 
 
 def index_dtype(num_voxels: int) -> torch.dtype:

@@ -3,7 +3,8 @@
 Source: Schuurmans, Berman, Blaschko, *Efficient semantic image segmentation with superpixel
 pooling*, 2018, arXiv:1806.02705, Equations 1-3.
 Twins: ``reference/superpixel_pool.py`` (SciPy, the definition of correct),
-``cpu/superpixel_pool.py`` (Numba); ``portable.py`` runs on any other device.
+``cpu/superpixel_pool.py`` (Numba), ``cuda/superpixel_pool.py`` (launches the kernels of the folder
+``cuda``); ``portable.py`` runs on any other device.
 Departures: where the paper is silent, ties go to the lowest linear index, and a superpixel without
 a voxel is 0 and has no gradient.
 
@@ -20,13 +21,17 @@ from torch import Tensor
 
 from voxseg.ops import portable
 from voxseg.ops.cpu import superpixel_pool as cpu
-from voxseg.ops.portable import as_int32, empty_like_features, index_dtype
+from voxseg.ops.cuda import superpixel_pool as cuda
+from voxseg.ops.portable import empty_like_features, index_dtype
+from voxseg.ops.superpixel_plan import SuperpixelPlan, check_labels, narrow, superpixel_plan
+
+__all__ = ["SuperpixelPlan", "superpixel_plan", "superpixel_pool", "superpixel_unpool"]
 
 Reduce = Literal["max", "mean"]
 
 
 def superpixel_pool(
-    features: Tensor, superpixels: Tensor, count: int, reduce: Reduce = "max"
+    features: Tensor, superpixels: Tensor | SuperpixelPlan, count: int, reduce: Reduce = "max"
 ) -> Tensor:
     """Reduce ``features`` over every superpixel.
 
@@ -34,22 +39,26 @@ def superpixel_pool(
         features: (B, C, *S) float64, float32, float16 or bfloat16 with 1, 2 or 3 spatial axes, in
             any memory layout; channels first or last are read without a copy.
         superpixels: (B, *S) integer. A voxel whose label is negative or at least ``count`` belongs
-            to no superpixel and is ignored. Not differentiable.
+            to no superpixel and is ignored. Not differentiable. Or a plan of such labels, from
+            ``superpixel_plan``.
         count: K, the same for the whole batch.
         reduce: "max" takes the largest value per channel. Among equal values the voxel with the
             lowest linear index wins and gets the whole gradient; NaN counts as the largest, so it
-            propagates. "mean" averages, adding in float64 on the CPU and CUDA.
+            propagates. "mean" averages, adding in float64 on the CPU; on CUDA float32 features
+            are added in float32 within tiles of 2048 voxels and in float64 across them.
 
     Returns:
         (B, C, K) in the dtype of ``features``. A superpixel without a voxel is 0 and passes no
-        gradient. Deterministic: the same bits for any number of threads.
+        gradient. Deterministic: the same bits on every run, for any number of threads.
 
     Raises:
         TypeError: if features are not floating point or superpixels not integer.
         ValueError: if shapes or devices do not match, or ``count`` or ``reduce`` is out of range.
     """
+    if isinstance(superpixels, SuperpixelPlan):
+        superpixels = _planned(superpixels, count)
     _check_features(features, superpixels, count)
-    superpixels = as_int32(superpixels)
+    superpixels = narrow(superpixels)
     if reduce == "max":
         maxima: Tensor = torch.ops.voxseg.superpixel_max(features, superpixels, count)[0]
         return maxima
@@ -61,7 +70,7 @@ def superpixel_pool(
 
 def superpixel_unpool(
     values: Tensor,
-    superpixels: Tensor,
+    superpixels: Tensor | SuperpixelPlan,
     *,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
@@ -70,13 +79,14 @@ def superpixel_unpool(
     Args:
         values: (B, C, K) floating point.
         superpixels: (B, *S) integer with 1, 2 or 3 spatial axes; a voxel whose label is negative
-            or at least K gets 0. Not differentiable.
+            or at least K gets 0. Not differentiable. Or a plan of such labels, from
+            ``superpixel_plan``.
         memory_format: ``torch.channels_last`` or ``torch.channels_last_3d`` lay out the result
             with channels last.
 
     Returns:
-        (B, C, *S) in the dtype of ``values``. Its gradient adds up, in float64 on the CPU and
-        CUDA, what the voxels of each superpixel received. Deterministic.
+        (B, C, *S) in the dtype of ``values``. Its gradient adds up what the voxels of each
+        superpixel received, as means do. Deterministic.
 
     Raises:
         TypeError: if values are not floating point or superpixels not integer.
@@ -84,6 +94,8 @@ def superpixel_unpool(
     """
     if values.ndim != 3:
         raise ValueError(f"values must be (B, C, K), got {tuple(values.shape)}")
+    if isinstance(superpixels, SuperpixelPlan):
+        superpixels = _planned(superpixels, values.shape[2])
     _check_types("values", values, superpixels)
     if superpixels.ndim not in (2, 3, 4) or superpixels.shape[0] != values.shape[0]:
         raise ValueError(
@@ -92,9 +104,15 @@ def superpixel_unpool(
         )
     channels_last = memory_format != torch.contiguous_format
     unpooled: Tensor = torch.ops.voxseg.superpixel_unpool(
-        values, as_int32(superpixels), channels_last
+        values, narrow(superpixels), channels_last
     )
     return unpooled
+
+
+def _planned(plan: SuperpixelPlan, count: int) -> Tensor:
+    if plan.count != count:
+        raise ValueError(f"the plan is of {plan.count} superpixels, but {count} were asked for")
+    return plan.superpixels
 
 
 def _check_features(features: Tensor, superpixels: Tensor, count: int) -> None:
@@ -109,8 +127,7 @@ def _check_features(features: Tensor, superpixels: Tensor, count: int) -> None:
             f"superpixels must be (B, *S) = {tuple(expected)} to match features "
             f"{tuple(features.shape)}, got {tuple(superpixels.shape)}"
         )
-    if not 0 <= count < 2**31 - 1:
-        raise ValueError(f"count must be in [0, 2**31 - 1), got {count}")
+    check_labels(superpixels, count)
 
 
 def _check_types(name: str, tensor: Tensor, superpixels: Tensor) -> None:
@@ -119,8 +136,11 @@ def _check_types(name: str, tensor: Tensor, superpixels: Tensor) -> None:
             f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}: "
             f"convert with .float()"
         )
-    is_integer = not (superpixels.is_floating_point() or superpixels.is_complex())
-    if not is_integer or superpixels.dtype == torch.bool:
+    if (
+        superpixels.is_floating_point()
+        or superpixels.is_complex()
+        or (superpixels.dtype == torch.bool)
+    ):
         raise TypeError(f"superpixels must be integer, got {superpixels.dtype}")
     if tensor.device != superpixels.device:
         raise ValueError(
@@ -239,11 +259,12 @@ def _register(
     gradient: Callable[..., object],
     save: Callable[..., None],
 ) -> None:
-    """Make ``voxseg::name`` known to torch: the twin on the CPU, plain torch elsewhere."""
+    """Make ``voxseg::name`` known to torch: a twin on the CPU and CUDA, plain torch elsewhere."""
     op = f"voxseg::{name}"
 
     torch.library.define(op, schema, tags=(torch.Tag.pt2_compliant_tag,))
     torch.library.impl(op, "cpu", getattr(cpu, name))
+    torch.library.impl(op, "cuda", getattr(cuda, name))
     torch.library.impl(op, "default", getattr(portable, name))
     torch.library.register_fake(op, fake)
     torch.library.register_autograd(op, gradient, setup_context=save)

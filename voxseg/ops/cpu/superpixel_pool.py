@@ -27,7 +27,8 @@ from torch import Tensor
 from voxseg.ops.cpu import superpixel_pool_kernels as kernels
 from voxseg.ops.cpu.superpixel_pool_blocks import BLOCK
 from voxseg.ops.jit import torch_threads
-from voxseg.ops.portable import as_int32, empty_like_features, index_dtype
+from voxseg.ops.portable import empty_like_features, index_dtype
+from voxseg.ops.superpixel_plan import narrow
 
 Array = np.ndarray[Any, Any]
 
@@ -275,7 +276,7 @@ def _float_type(dtype: torch.dtype) -> torch.dtype:
 
 def _labels(superpixels: Tensor) -> _Strided:
     """Labels as int32, contiguous within an image, with any step between images."""
-    labels = as_int32(superpixels)
+    labels = narrow(superpixels)
     if labels.numel() and not labels[0].is_contiguous():
         labels = labels.contiguous()
     return _strided(labels[:, None])

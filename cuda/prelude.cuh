@@ -1,0 +1,56 @@
+// What every kernel file begins with: number types, conversions, dynamic shared memory.
+//
+// `voxseg/ops/nvrtc.py` puts this text in front of a kernel file, so that no file includes another
+// and NVRTC needs no header of its own. `REAL` chooses the type of features: 0 for float32, 1 for
+// float16, 2 for bfloat16. Sums and comparisons are always made in float32.
+// Built by NVRTC and nvcc, and with VOXSEG_HOST by a C++ compiler for tests on a CPU.
+
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef long long i64;
+typedef unsigned long long u64;
+
+#ifdef VOXSEG_HOST
+#define SHARED(T, name) T* name = reinterpret_cast<T*>(voxseg_shared_memory())
+#else
+extern __shared__ __align__(16) unsigned char voxseg_shared[];
+#define SHARED(T, name) T* name = reinterpret_cast<T*>(voxseg_shared)
+#endif
+
+#ifndef REAL
+#define REAL 0
+#endif
+
+#if REAL == 0
+typedef float real;
+__device__ __forceinline__ float to_float(real value) { return value; }
+__device__ __forceinline__ real from_float(float value) { return value; }
+#else
+struct real { u16 bits; };
+#endif
+
+#if REAL == 1 && defined(VOXSEG_HOST)
+__device__ __forceinline__ float to_float(real value) { return voxseg_half_to_float(value.bits); }
+__device__ __forceinline__ real from_float(float value) { return {voxseg_float_to_half(value)}; }
+#elif REAL == 1
+__device__ __forceinline__ float to_float(real value) {
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(value.bits));
+  return wide;
+}
+__device__ __forceinline__ real from_float(float value) {
+  real narrow;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(value));
+  return narrow;
+}
+#elif REAL == 2
+__device__ __forceinline__ float to_float(real value) {
+  return __uint_as_float(u32(value.bits) << 16);
+}
+// Round to nearest, ties to even; NaN stays NaN.
+__device__ __forceinline__ real from_float(float value) {
+  u32 bits = __float_as_uint(value);
+  if (value != value) return {u16(0x7fc0)};
+  return {u16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+#endif

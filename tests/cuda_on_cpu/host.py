@@ -1,0 +1,380 @@
+"""Run CUDA kernel files on the CPU: ``shim.h`` makes a C++ compiler understand them.
+
+``on_cpu`` puts ``HostKernels`` in place of ``voxseg.ops.nvrtc.kernels`` for CPU tensors, so that
+the launchers of ``voxseg/ops/cuda`` drive the same kernels with the same arguments::
+
+    def test_pool_on_cpu(cuda_on_cpu):
+        with cuda_on_cpu.on_cpu(seed=1, race=True):
+            ...  # call the launcher with CPU tensors
+
+    def test_a_planted_bug_is_found(cuda_on_cpu):
+        with cuda_on_cpu.on_cpu(race=True, mutate=("__syncthreads();", "")):
+            with pytest.raises(cuda_on_cpu.LaunchError):
+                ...
+
+The fixture ``cuda_on_cpu`` gives this module, or skips where no C++ compiler is found;
+VOXSEG_REQUIRE_CXX=1 makes that a failure. ``tests/conftest.py`` imports it for all tests.
+
+Arguments are copied to memory of their own, with poison round them. Plant a wild index in race
+mode only, which stops before the access; in plain mode it may spoil the process.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from voxseg.errors import VoxsegError
+from voxseg.files import cache_folder, replacing
+from voxseg.ops import nvrtc
+
+HERE = Path(__file__).parent
+RED_ZONE = 64 * 1024
+"""Bytes round every argument that no kernel may touch."""
+POISON = 0x7F
+"""What red zones hold: floats of 3.4e38, integers near their end."""
+
+# As on a GPU: no fused multiply-add (see nvrtc.py), and memory is read as what the code says.
+_FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-ffp-contract=off"]
+_FLAGS += ["-fno-strict-aliasing", "-U_FORTIFY_SOURCE", f"-I{HERE}"]
+_COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
+_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:\\\n|.)*)$", re.MULTILINE)
+_DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|.)*$", re.MULTILINE)
+_WAITS = re.compile(r"__\w*sync\w*\Z|__match\w*\Z|cooperative\w*\Z")
+_launching = threading.Lock()
+
+
+@pytest.fixture(scope="session")
+def cuda_on_cpu() -> ModuleType:
+    """This module, where a C++ compiler is found."""
+    compiler()
+    return sys.modules[__name__]
+
+
+class LaunchError(AssertionError):
+    """A kernel does what a GPU forbids, or what has no defined result there."""
+
+
+class HostKernels:
+    """The kernels of one file, built for the CPU; called like ``nvrtc.Kernels``.
+
+    Args:
+        text: what ``nvrtc.source`` gives, or a test's own kernels behind the prelude.
+        real: what the file's type ``real`` is.
+        seed: order of threads and blocks; 0 is the natural one.
+        race: watch every access for races and for memory that is no argument's, ten to twenty times
+            slower; without it, writes round the arguments are found after the launch.
+    """
+
+    def __init__(
+        self, text: str, *, real: torch.dtype = torch.float32, seed: int = 0, race: bool = False
+    ) -> None:
+        self._signatures = nvrtc.signatures(text)
+        self._text, self._seed, self._race = text, seed, race
+        self._path = _build(text, real, race)
+        self._library = _load(self._path)
+
+    def __call__(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: int,
+        arguments: Sequence[nvrtc.Argument],
+        shared_bytes: int = 0,
+    ) -> None:
+        if 0 in grid:
+            return
+        assert shared_bytes <= nvrtc.MOST_SHARED_BYTES
+        assert all(x.device.type == "cpu" for x in arguments if isinstance(x, Tensor))
+        values = nvrtc.pack(self._signatures[name], arguments)
+        arena = _Arena([x for x in arguments if isinstance(x, Tensor)])
+        for value, argument in zip(values, arguments, strict=True):
+            if isinstance(argument, Tensor) and isinstance(value, ctypes.c_void_p):
+                value.value = arena.address(argument)
+        with _launching:
+            if self._race:
+                arena.watch(self._library)
+            message = self._launch(name, grid, block, values, shared_bytes)
+        message = message or arena.damage()
+        arena.copy_back()
+        if message:
+            raise LaunchError(f"{name}: {self._explain(message, name, arguments)}")
+
+    def _launch(
+        self, name: str, grid: tuple[int, ...], block: int, values: list, shared_bytes: int
+    ) -> str:
+        function = self._library[f"voxseg_launch_{name}"]
+        function.restype = ctypes.c_char_p
+        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        message = function(
+            (ctypes.c_uint * 3)(*(*grid, 1, 1)[:3]),
+            ctypes.c_uint(block),
+            ctypes.c_size_t(shared_bytes),
+            ctypes.c_uint64(self._seed),
+            pointers,
+        )
+        return (message or b"").decode()
+
+    def _explain(self, message: str, name: str, arguments: Sequence[nvrtc.Argument]) -> str:
+        """Name arguments as the kernel does, and the line; the race checker knows neither."""
+        found = re.search(rf"__global__[^;{{]*?\b{name}\s*\(([^)]*)\)", self._text)
+        assert found
+        names = [re.findall(r"\w+", parameter)[-1] for parameter in found[1].split(",")]
+        tensors = [n for n, x in zip(names, arguments, strict=True) if isinstance(x, Tensor)]
+        message = re.sub(r"argument #(\d+)", lambda m: f"argument {tensors[int(m[1])]}", message)
+        return re.sub(r"code (0x[0-9a-f]+)", lambda m: _line(self._path, int(m[1], 16)), message)
+
+
+@contextlib.contextmanager
+def on_cpu(
+    seed: int = 0, race: bool = False, mutate: tuple[str, str] | None = None
+) -> Iterator[None]:
+    """Let ``nvrtc.kernels`` give kernels that run on the CPU, for CPU tensors.
+
+    Args:
+        seed: see ``HostKernels``.
+        race: see ``HostKernels``.
+        mutate: a planted bug: (old, new) text, put into every file that holds the old one. It is
+            an error if no file that was used does.
+    """
+    on_gpu = nvrtc.kernels
+    mutated: list[str] = []
+
+    @functools.cache
+    def kernels(op: str, device: torch.device, real: torch.dtype = torch.float32) -> nvrtc.Kernels:
+        if torch.device(device).type != "cpu":
+            return on_gpu(op, device, real)
+        text = nvrtc.source(op)
+        if mutate and mutate[0] in text:
+            mutated.append(op)
+            text = text.replace(*mutate)
+        return HostKernels(text, real=real, seed=seed, race=race)
+
+    with mock.patch.object(nvrtc, "kernels", kernels):
+        yield
+    assert not mutate or mutated, f"no kernel file that was used holds {mutate[0]!r}"
+
+
+def compiler() -> list[str]:
+    """Give the command of the C++ compiler; skip or fail the test without one."""
+    for command in (os.environ.get("CXX"), "g++", "c++", "clang++"):
+        if command and shutil.which(shlex.split(command)[0]):
+            return shlex.split(command)
+    missing = "no C++ compiler: install g++, or name one in CXX"
+    if os.environ.get("VOXSEG_REQUIRE_CXX") == "1":
+        pytest.fail(f"VOXSEG_REQUIRE_CXX=1, but {missing}")
+    pytest.skip(f"{missing}; set VOXSEG_REQUIRE_CXX=1 to make this a failure")
+
+
+class _Arena:
+    """Copies of arguments, far apart in one piece of memory whose rest is poisoned.
+
+    Tensors that share memory share it here too.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        spans = sorted((_span(tensor), index) for index, tensor in enumerate(tensors))
+        self._ranges: list[list[int]] = []  # first byte, end, place, first tensor of each
+        for (start, end), index in spans:
+            if self._ranges and start < self._ranges[-1][1]:
+                self._ranges[-1][1] = max(end, self._ranges[-1][1])
+            else:
+                self._ranges.append([start, end, 0, index])
+        size = RED_ZONE
+        for row in self._ranges:
+            size += row[0] % 256 - size % 256 + 256  # alignment stays what it was
+            row[2] = size
+            size += row[1] - row[0] + RED_ZONE
+        self._memory = np.full(size + 256, POISON, np.uint8)
+        self._base = -(-self._memory.ctypes.data // 256) * 256
+        self._size = size
+        for start, end, place, _ in self._ranges:
+            ctypes.memmove(self._base + place, start, end - start)
+
+    def address(self, tensor: Tensor) -> int:
+        own = tensor.data_ptr()
+        fitting = [r for r in self._ranges if r[0] <= own <= r[1]]
+        # An empty tensor may lie at the end of another.
+        start, _, place, _ = max(fitting, key=lambda r: (r[0] == own, own < r[1]))
+        return self._base + place + own - start
+
+    def watch(self, library: ctypes.CDLL) -> None:
+        """Tell the race checker what may be touched."""
+        count = len(self._ranges)
+        places = (ctypes.c_uint64 * count)(*(row[2] for row in self._ranges))
+        sizes = (ctypes.c_uint64 * count)(*(row[1] - row[0] for row in self._ranges))
+        tensors = (ctypes.c_int * count)(*(row[3] for row in self._ranges))
+        base, size = ctypes.c_void_p(self._base), ctypes.c_uint64(self._size)
+        library.voxseg_race_watch(base, size, count, places, sizes, tensors)
+
+    def damage(self) -> str:
+        """Say whether a kernel wrote outside of its arguments."""
+        memory = self._memory[self._base - self._memory.ctypes.data :]
+        before, last = 0, -1
+        for start, end, place, tensor in [*self._ranges, (0, 0, self._size, -1)]:
+            touched = np.flatnonzero(memory[before:place] != POISON)
+            if touched.size:
+                away = place - before - int(touched[-1])
+                if tensor < 0 or away > RED_ZONE // 2:
+                    return f"a write behind the end of argument #{last}, by {touched[0]} bytes"
+                return f"a write in front of argument #{tensor}, by {away} bytes"
+            before, last = place + end - start, tensor
+        return ""
+
+    def copy_back(self) -> None:
+        """Write what has changed; a tensor that only is read may lie in read-only memory."""
+        for start, end, place, _ in self._ranges:
+            size = end - start
+            if ctypes.string_at(self._base + place, size) != ctypes.string_at(start, size):
+                ctypes.memmove(start, self._base + place, size)
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First byte and end of what a tensor covers; strides are never negative."""
+    start = tensor.data_ptr()
+    if not tensor.numel():
+        return start, start
+    steps = (stride * (n - 1) for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
+    return start, start + (sum(steps) + 1) * tensor.element_size()
+
+
+@functools.lru_cache(maxsize=256)
+def _build(text: str, real: torch.dtype, race: bool) -> Path:
+    """Compile a kernel file to a library in the cache folder, unless it is there."""
+    code = _program(text)
+    sources = [(HERE / name).read_text() for name in ("shim.h", "intrinsics.h", "racecheck.cpp")]
+    command = [*compiler(), *_FLAGS, f"-DREAL={nvrtc.REALS[real]}", "-DVOXSEG_HOST"]
+    command += ["-O1", "-g1", "-DVOXSEG_RACE"] if race else ["-O2"]
+    parts = [code, *sources, *command, _version(), platform.machine()]
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    path = cache_folder() / "cuda_on_cpu" / f"{key}.so"
+    if path.is_file():
+        return path
+    try:
+        with replacing(path) as temporary:
+            _compile(code, command, race, temporary)
+    except VoxsegError:
+        path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-")) / path.name
+        _compile(code, command, race, path)
+    return path
+
+
+def _compile(code: str, command: list[str], race: bool, path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="cuda_on_cpu-") as folder:
+        kernels = Path(folder) / "kernels.cpp"
+        kernels.write_text(code)
+        if not race:
+            _run([*command, "-shared", str(kernels), "-o", str(path)])
+            return
+        # Instrumented as for the thread sanitizer, but linked with our own receiver of the calls.
+        objects = [f"{folder}/kernels.o", f"{folder}/racecheck.o"]
+        watched = ["-fsanitize=thread", *_volatile_apart()]
+        _run([*command, *watched, "-c", str(kernels), "-o", objects[0]])
+        _run([*command, "-O2", "-c", str(HERE / "racecheck.cpp"), "-o", objects[1]])
+        _run([*compiler(), "-shared", *objects, "-o", str(path)])
+
+
+def _program(text: str) -> str:
+    """Put the shim in front of a kernel file and a C entry for each kernel behind it."""
+    entries = [
+        f'extern "C" __attribute__((visibility("default"))) const char* voxseg_launch_{name}('
+        "const unsigned* g, unsigned b, size_t s, uint64_t seed, void** a) {"
+        f"return voxseg::launch<{name}>(g, b, s, {int(needs_fibers(text, name))}, seed, a); }}"
+        for name in nvrtc.signatures(text)
+    ]
+    line = "" if text.startswith("#line") else '#line 1 "kernels.cu"'
+    return "\n".join(['#include "intrinsics.h"', line, text, *entries, ""])
+
+
+def needs_fibers(text: str, kernel: str) -> bool:
+    """Tell whether a kernel, or anything that it may use, has a barrier or collective.
+
+    Goes by names, so it errs on the side of fibers: overloads and members count as used.
+    """
+    uses: dict[str, set[str]] = {}
+    for names, words in _pieces(_COMMENT.sub(" ", text)):
+        for name in names:
+            uses.setdefault(name, set()).update(words)
+    seen: set[str] = set()
+    waiting = {kernel}
+    while waiting:
+        word = waiting.pop()
+        if _WAITS.match(word):
+            return True
+        seen.add(word)
+        waiting |= uses.get(word, set()) - seen
+    return False
+
+
+def _pieces(text: str) -> Iterator[tuple[set[str], set[str]]]:
+    """Cut a file into macros and top-level declarations: what each names, and all its words."""
+    for name, body in _MACRO.findall(text):
+        yield {name}, set(re.findall(r"\w+", body))
+    start = depth = 0
+    text = _DIRECTIVE.sub("", text)
+    for mark in re.finditer(r"[{};]", text):
+        depth += {"{": 1, "}": -1, ";": 0}[mark[0]]
+        if depth or mark[0] == "{":
+            continue
+        piece = text[start : mark.end()]
+        start = mark.end()
+        words = set(re.findall(r"[A-Za-z_]\w*", piece))
+        function = re.match(r"[^{}]*?\b(?!__launch_bounds__)(\w+)\s*\([^{}]*\)\s*\{", piece)
+        if function and "struct" not in piece.partition("(")[0]:
+            yield {function[1]}, words
+        else:  # a type, a variable, a namespace: all its words may name it
+            yield words - {"const", "static", "struct", "template", "class", "typename"}, words
+
+
+@functools.cache
+def _load(path: Path) -> ctypes.CDLL:
+    return ctypes.CDLL(str(path))
+
+
+def _line(path: Path, address: int) -> str:
+    """Name the line of a kernel file that a return address belongs to, and who called it."""
+    try:
+        command = ["addr2line", "-i", "-e", str(path), hex(address - 1)]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return hex(address)
+    # Some compilers name the file that they were given, with the line of the kernel file.
+    lines = re.findall(r"\.(?:cuh?|cpp):(\d+)", answer)
+    return "line " + ", in line ".join(lines) if lines else hex(address)
+
+
+@functools.cache
+def _version() -> str:
+    answer = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=True)
+    return answer.stdout
+
+
+def _volatile_apart() -> list[str]:
+    """Let the race checker tell volatile accesses, which stand for relaxed atomics."""
+    if "clang" in _version():
+        return ["-mllvm", "-tsan-distinguish-volatile=1"]
+    return ["--param=tsan-distinguish-volatile=1"]
+
+
+def _run(command: list[str]) -> None:
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise LaunchError(f"{command[0]} cannot build the kernels:\n{answer.stderr[:4000]}")

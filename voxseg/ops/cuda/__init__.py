@@ -1,0 +1,1 @@
+"""CUDA twins: what is launched, and how. The kernels themselves are in the folder ``cuda``."""

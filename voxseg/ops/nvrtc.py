@@ -1,0 +1,340 @@
+"""CUDA kernels: found, compiled at first use, kept on disk, launched.
+
+Source: none (machinery). A kernel file is compiled by NVRTC, which comes with torch's CUDA builds,
+to machine code for the GPU at hand; nobody needs nvcc. The result is kept in the cache folder under
+a hash of everything it depends on, so that several processes may compile the same file at once.
+
+Kernels go to torch's current stream. Compile before a CUDA graph is captured: call the op once.
+"""
+
+import ctypes
+import functools
+import hashlib
+import re
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+import voxseg
+from voxseg.errors import VoxsegError
+from voxseg.files import cache_folder, replacing
+
+Argument = Tensor | int | float | None
+
+MOST_SHARED_BYTES = 48 * 1024
+"""Dynamic shared memory that every device gives a block without being asked."""
+REALS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+"""What ``REAL`` stands for in ``cuda/prelude.cuh``."""
+
+_CUDA_SUCCESS = 0
+_SIGNATURE = re.compile(
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)'
+)
+_SCALARS: dict[str, Callable[[Any], Any]] = {
+    "int": ctypes.c_int32,
+    "u32": ctypes.c_uint32,
+    "i64": ctypes.c_int64,
+    "u64": ctypes.c_uint64,
+    "float": ctypes.c_float,
+    "double": ctypes.c_double,
+}
+_loading = threading.Lock()
+
+
+class KernelError(VoxsegError):
+    """A kernel cannot be compiled or launched on this system."""
+
+
+class Kernels(Protocol):
+    """The kernels of one file, ready for one device."""
+
+    def __call__(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: int,
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+    ) -> None:
+        """Queue one launch; a grid with a zero is none.
+
+        Args:
+            name: of the kernel.
+            grid: blocks along x, y, z; x up to 2**31 - 1, the others up to 65535.
+            block: threads of a block.
+            arguments: one for each parameter; a tensor gives its address, None a null pointer.
+            shared_bytes: dynamic shared memory of a block, at most 48 KiB.
+        """
+        ...
+
+
+def kernels(op: str, device: torch.device, real: torch.dtype = torch.float32) -> Kernels:
+    """Make ``cuda/<op>.cu`` ready for a CUDA device.
+
+    Args:
+        op: the file's name.
+        device: a CUDA device.
+        real: float32, float16 or bfloat16: what the file's type ``real`` is.
+
+    Raises:
+        KernelError: something is missing; the sentence names it and the command that helps.
+    """
+    index = torch.cuda.current_device() if device.index is None else device.index
+    with _loading:
+        return _load(op, index, real)
+
+
+def source(op: str) -> str:
+    """Give the text of a kernel file with the prelude in front.
+
+    The files lie in ``voxseg/cuda`` of a wheel, or beside ``voxseg`` in a checkout.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "cuda", package.parent / "cuda"):
+        path = folder / f"{op}.cu"
+        if path.is_file():
+            prelude = (folder / "prelude.cuh").read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8")
+            return f'#line 1 "prelude.cuh"\n{prelude}\n#line 1 "{op}.cu"\n{text}'
+    raise KernelError(f"{op}.cu is in neither {package / 'cuda'} nor {package.parent / 'cuda'}")
+
+
+def signatures(text: str) -> dict[str, tuple[str, ...]]:
+    """Read the parameter types of every kernel of a file; a pointer is "*", else the C type.
+
+    An integer that is passed with the wrong width is read as rubbish, so widths are taken from
+    the source and not from the call.
+    """
+    found = {}
+    for match in _SIGNATURE.finditer(text):
+        name, parameters = match.groups()
+        found[name] = tuple(_kind(p) for p in parameters.split(","))
+    return found
+
+
+def compile_cubin(op: str, arch: str, real: torch.dtype = torch.float32) -> bytes:
+    """Compile a kernel file to machine code; needs NVRTC, but neither driver nor GPU.
+
+    Args:
+        op: the file's name.
+        arch: like "sm_90".
+        real: see ``kernels``.
+    """
+    nvrtc = _nvrtc()
+    text = source(op)
+    error, program = nvrtc.nvrtcCreateProgram(text.encode(), f"{op}.cu".encode(), 0, [], [])
+    _check(error, "nvrtcCreateProgram")
+    options = [option.encode() for option in _options(arch, real)]
+    try:
+        (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if int(error) != _CUDA_SUCCESS:
+            raise KernelError(f"NVRTC cannot compile {op}.cu for {arch}: {_log(nvrtc, program)}")
+        error, size = nvrtc.nvrtcGetCUBINSize(program)
+        _check(error, "nvrtcGetCUBINSize")
+        cubin: bytes = b" " * size
+        (error,) = nvrtc.nvrtcGetCUBIN(program, cubin)
+        _check(error, "nvrtcGetCUBIN")
+    finally:
+        nvrtc.nvrtcDestroyProgram(program)
+    return cubin
+
+
+def cached_cubin(op: str, arch: str, real: torch.dtype = torch.float32) -> bytes:
+    """Give the machine code of a kernel file from the cache folder, or compile and keep it.
+
+    A folder that cannot be read or written costs a compilation, nothing else.
+    """
+    parts = (source(op), *_options(arch, real), nvrtc_version(), voxseg.__version__)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    path = cache_folder() / "kernels" / f"{op}-{arch}-{key[:32]}.cubin"
+    try:
+        return path.read_bytes()
+    except OSError:
+        pass
+    cubin = compile_cubin(op, arch, real)
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(cubin)
+    except VoxsegError:
+        pass  # what is compiled is in memory
+    return cubin
+
+
+def nvrtc_version() -> str:
+    """Version of the NVRTC library that is found, like "13.0"."""
+    error, major, minor = _nvrtc().nvrtcVersion()
+    _check(error, "nvrtcVersion")
+    return f"{major}.{minor}"
+
+
+def best_arch(major: int, minor: int) -> str:
+    """Choose what to compile for on a device of this compute capability.
+
+    Raises:
+        KernelError: the NVRTC that is found makes nothing that runs on it.
+    """
+    error, archs = _supported()
+    _check(error, "nvrtcGetSupportedArchs")
+    own = 10 * major + minor
+    # Machine code runs on later devices of the same major version.
+    fitting = [arch for arch in archs if arch // 10 == major and arch <= own]
+    if not fitting:
+        known = ", ".join(f"sm_{arch}" for arch in archs)
+        raise KernelError(
+            f"NVRTC {nvrtc_version()} makes no code for this GPU (sm_{own}; it knows {known}); "
+            "install a build of torch for a CUDA version that supports it, or set "
+            "VOXSEG_KERNELS=torch"
+        )
+    return f"sm_{max(fitting)}"
+
+
+class _CudaKernels:
+    """A compiled file, loaded into the context of one device."""
+
+    def __init__(self, op: str, cubin: bytes, device: int) -> None:
+        self._op, self._device = op, device
+        self._signatures = signatures(source(op))
+        self._driver = _driver()
+        self._context: Any = None
+        with torch.cuda.device(device):
+            self._enter()
+            code = ctypes.create_string_buffer(cubin, len(cubin))
+            error, self._module = self._driver.cuModuleLoadData(ctypes.addressof(code))
+            self._check(error, "cannot be loaded")
+            self._functions = {name: self._function(name) for name in self._signatures}
+
+    def __call__(
+        self,
+        name: str,
+        grid: tuple[int, ...],
+        block: int,
+        arguments: Sequence[Argument],
+        shared_bytes: int = 0,
+    ) -> None:
+        if 0 in grid:
+            return
+        assert shared_bytes <= MOST_SHARED_BYTES
+        values = pack(self._signatures[name], arguments)
+        pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
+        x, y, z = (*grid, 1, 1)[:3]
+        with torch.cuda.device(self._device):
+            self._enter()
+            stream = torch.cuda.current_stream(self._device).cuda_stream
+            (error,) = self._driver.cuLaunchKernel(
+                self._functions[name],
+                *(x, y, z),
+                *(block, 1, 1),
+                shared_bytes,
+                stream,
+                ctypes.addressof(pointers),
+                0,
+            )
+        self._check(error, f"cannot launch {name}")
+
+    def _function(self, name: str) -> Any:
+        error, function = self._driver.cuModuleGetFunction(self._module, name.encode())
+        self._check(error, f"holds no {name}")
+        return function
+
+    def _enter(self) -> None:
+        """Make the device's primary context current; a thread new to CUDA has none."""
+        error, current = self._driver.cuCtxGetCurrent()
+        self._check(error, "has no context")
+        if int(current):
+            return
+        if self._context is None:
+            error, self._context = self._driver.cuDevicePrimaryCtxRetain(self._device)
+            self._check(error, "has no context")
+        (error,) = self._driver.cuCtxSetCurrent(self._context)
+        self._check(error, "has no context")
+
+    def _check(self, error: Any, what: str) -> None:
+        if int(error) != _CUDA_SUCCESS:
+            raise KernelError(f"{self._op}.cu {what} on cuda:{self._device}: {error.name}")
+
+
+def pack(kinds: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+    """Turn arguments into C values of the widths that a kernel's signature names."""
+    values = []
+    for kind, argument in zip(kinds, arguments, strict=True):
+        if kind == "*":
+            if argument is not None and not isinstance(argument, Tensor):
+                raise TypeError(f"a pointer parameter takes a tensor, got {argument!r}")
+            address = 0 if argument is None else argument.data_ptr()
+            values.append(ctypes.c_void_p(address))
+        else:
+            values.append(_SCALARS[kind](argument))
+    return values
+
+
+@functools.cache
+def _load(op: str, device: int, real: torch.dtype) -> Kernels:
+    arch = best_arch(*torch.cuda.get_device_capability(device))
+    return _CudaKernels(op, cached_cubin(op, arch, real), device)
+
+
+def _kind(parameter: str) -> str:
+    if "*" in parameter:
+        return "*"
+    kind = parameter.replace("const", " ").split()[0]
+    if kind not in _SCALARS:
+        raise KernelError(f"a kernel's parameter {parameter.strip()!r} is none of {list(_SCALARS)}")
+    return kind
+
+
+def _options(arch: str, real: torch.dtype) -> list[str]:
+    # No fused multiply-add: distances and sums are then those of the CPU twins.
+    return [f"--gpu-architecture={arch}", "--std=c++17", "--fmad=false", f"-DREAL={REALS[real]}"]
+
+
+def _log(nvrtc: Any, program: Any) -> str:
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log: bytes = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
+    return log.decode(errors="replace").strip("\0 \n")
+
+
+def _nvrtc() -> Any:
+    module = _bindings("nvrtc")
+    try:
+        module.nvrtcVersion()
+    except (RuntimeError, OSError) as error:
+        raise KernelError(
+            f"NVRTC, which compiles voxseg's CUDA kernels, is not found ({_first_line(error)}); it "
+            "comes with CUDA builds of torch, or run: pip install nvidia-cuda-nvrtc"
+        ) from None
+    return module
+
+
+@functools.cache
+def _supported() -> Any:
+    return _nvrtc().nvrtcGetSupportedArchs()
+
+
+def _driver() -> Any:
+    return _bindings("driver")
+
+
+def _bindings(name: str) -> Any:
+    try:
+        bindings: Any = __import__("cuda.bindings", fromlist=[name])
+        return getattr(bindings, name)
+    except (ImportError, AttributeError) as error:
+        wanted = (torch.version.cuda or "13").partition(".")[0]
+        raise KernelError(
+            f"voxseg's CUDA kernels need NVIDIA's Python bindings ({_first_line(error)}); run: "
+            f"pip install 'cuda-bindings=={wanted}.*', or set VOXSEG_KERNELS=torch"
+        ) from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check(error: Any, call: str) -> None:
+    if int(error) != _CUDA_SUCCESS:
+        raise KernelError(f"{call} failed: {error.name}; reinstall NVRTC, or VOXSEG_KERNELS=torch")
