@@ -97,12 +97,14 @@ def test_ops_are_exported():
 
 @pytest.mark.parametrize("op", ops())
 def test_op_has_its_twins(op):
-    # The fifth, cuda/<op>.cu, joins this list with the CUDA kernels.
     wanted = [
         f"voxseg/ops/{op}.py",
         f"voxseg/ops/reference/{op}.py",
         f"voxseg/ops/cpu/{op}.py",
+        f"voxseg/ops/cuda/{op}.py",
+        f"cuda/{op}.cu",
         f"tests/ops/test_{op}.py",
+        f"tests/ops/test_{op}_cuda.py",
     ]
     assert not [path for path in wanted if not (ROOT / path).is_file()]
 

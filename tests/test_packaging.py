@@ -27,6 +27,10 @@ from voxseg.ops import slic, superpixel_pool
 labels = slic(torch.rand(8, 9, 10), n_segments=8, compactness=0.1)
 count = int(labels.max()) + 1
 assert superpixel_pool(torch.rand(1, 2, 8, 9, 10), labels[None], count).shape == (1, 2, count)
+from voxseg.ops import nvrtc
+for op in ("superpixel_pool", "slic"):
+    assert "__global__" in nvrtc.source(op)
+assert (place / "cuda" / "prelude.cuh").is_file()
 sys.argv = ["voxseg", "--version"]
 main()
 """

@@ -215,6 +215,11 @@ def test_slic_extreme_compactness(compactness, rng):
         np.testing.assert_array_equal(labels, blocks)
 
 
+def test_slic_of_cells_far_below_a_voxel(rng):
+    labels = slic(rng.random((3, 4, 5)), size_mm=1e-30, compactness=0.1)
+    np.testing.assert_array_equal(labels.ravel(), np.arange(60))
+
+
 def test_slic_islands_of_a_mask_stay(rng):
     mask = np.zeros((20, 20), bool)
     mask[:12, :12] = True

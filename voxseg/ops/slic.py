@@ -4,7 +4,8 @@ Source: Achanta, Shaji, Smith, Lucchi, Fua, Süsstrunk, *SLIC superpixels compar
 state-of-the-art superpixel methods*, TPAMI 34(11), 2012. ``block_partition`` is the BLOCK baseline
 of Schuurmans, Berman, Blaschko, arXiv:1806.02705, section 4.
 Twins: ``reference/slic.py`` (NumPy and SciPy, the definition of correct), ``cpu/slic.py``, with
-``cpu/slic_blocks.py``, ``cpu/connectivity.py`` and ``cpu/merging.py`` (Numba).
+``cpu/slic_blocks.py``, ``cpu/connectivity.py`` and ``cpu/merging.py`` (Numba), ``cuda/slic.py``,
+with ``cuda/slic_image.py`` and ``cuda/slic_connectivity.py`` (launch the kernels of ``cuda``).
 
 With S the edge of a supervoxel in mm, a voxel's distance to a centre is
 
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from voxseg.ops.cpu import connectivity, merging
 from voxseg.ops.cpu.slic import assign_cells
+from voxseg.ops.cuda.slic import slic_tensor
 from voxseg.ops.jit import torch_threads
 from voxseg.ops.slic_plan import SlicSettings, bounding_box, make_plan, with_three_axes
 
@@ -41,7 +43,7 @@ Labels = NDArray[np.int32]
 ArrayT = TypeVar("ArrayT", NDArray[Any], Tensor)
 
 _VOXELS_PER_THREAD = 2**16
-VERSION = 1
+VERSION = 2
 """Raised whenever the same call may give other labels than before, so that caches start anew."""
 
 
@@ -60,11 +62,14 @@ def slic(  # noqa: PLR0913 - the settings of one algorithm, all but three of the
     """Partition an image into connected supervoxels of similar size.
 
     Adding a constant to the image or multiplying it changes nothing but rounding. Deterministic:
-    the same bits whatever the number of threads, which follows ``torch.get_num_threads()``.
+    the same bits whatever the number of threads, which follows ``torch.get_num_threads()``. A GPU
+    computes what a CPU does in the same order; labels differ at most where one of them rounds
+    otherwise.
 
     Args:
-        image: (*S) or (C, *S) with 2 or 3 spatial axes, any real dtype, an array or a CPU tensor.
-            It has channels when it has one axis more than ``spacing`` has entries.
+        image: (*S) or (C, *S) with 2 or 3 spatial axes, any real dtype, an array or a tensor on a
+            CPU or a CUDA device. It has channels when it has one axis more than ``spacing`` has
+            entries.
         compactness: weight of distance against intensity, both relative (see the module). Regions
             are cubes when it is large, ragged when it is small; search it on a log scale.
         n_segments: about how many supervoxels; with a mask, inside it.
@@ -73,7 +78,8 @@ def slic(  # noqa: PLR0913 - the settings of one algorithm, all but three of the
         iterations: rounds of assignment.
         sigma_mm: standard deviation of a Gaussian that smooths first; with a mask, voxels outside
             it have no influence. 0 for none.
-        mask: (*S) boolean. Supervoxels cover it and its bounding box is what the grid covers.
+        mask: (*S) boolean, on the image's device. Supervoxels cover it and its bounding box is
+            what the grid covers.
         min_size: connected pieces smaller than this part of the mean supervoxel join the neighbour
             with the longest contact. A piece that has none stays, however small.
 
@@ -241,8 +247,14 @@ def _threads(num_voxels: int) -> Iterator[None]:
 
 def _slic_tensor(image: Tensor, mask: Tensor | None, settings: SlicSettings) -> Tensor:
     """Call the registered op."""
-    if image.device.type not in ("cpu", "meta"):
-        raise ValueError(f"slic runs on the CPU, got a tensor on {image.device}; call .cpu() first")
+    if image.device.type not in ("cpu", "cuda", "meta"):
+        raise ValueError(
+            f"slic runs on CPUs and CUDA devices, got a tensor on {image.device}; call .cpu() first"
+        )
+    if mask is not None and mask.device != image.device:
+        raise ValueError(
+            f"mask must be on the image's device, {image.device}, got one on {mask.device}"
+        )
     result: Tensor = torch.ops.voxseg.slic(
         image.detach(),
         mask,
@@ -269,7 +281,28 @@ def _slic_op(  # noqa: PLR0913 - an op's schema has no dataclasses
     sigma_mm: float,
     min_size: float,
 ) -> Tensor:
-    settings = SlicSettings(
+    settings = _settings(spacing, compactness, n_segments, size_mm, iterations, sigma_mm, min_size)
+    values = image.float() if image.dtype in (torch.bfloat16, torch.float16) else image
+    inside = None if mask is None else mask.numpy()
+    return torch.from_numpy(slic_array(values.numpy(), inside, settings))
+
+
+@_slic_op.register_kernel("cuda")
+def _(image: Tensor, mask: Tensor | None, *settings: Any) -> Tensor:
+    return slic_tensor(image, mask, _settings(*settings))
+
+
+def _settings(
+    spacing: Sequence[float],
+    compactness: float,
+    n_segments: int | None,
+    size_mm: float | None,
+    iterations: int,
+    sigma_mm: float,
+    min_size: float,
+) -> SlicSettings:
+    """Put an op's arguments back together, in the order of its schema."""
+    return SlicSettings(
         compactness=compactness,
         spacing=tuple(spacing),
         n_segments=n_segments,
@@ -278,9 +311,6 @@ def _slic_op(  # noqa: PLR0913 - an op's schema has no dataclasses
         sigma_mm=sigma_mm,
         min_size=min_size,
     )
-    values = image.float() if image.dtype in (torch.bfloat16, torch.float16) else image
-    inside = None if mask is None else mask.numpy()
-    return torch.from_numpy(slic_array(values.numpy(), inside, settings))
 
 
 @_slic_op.register_fake

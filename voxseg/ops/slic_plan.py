@@ -4,19 +4,25 @@ Source: Achanta et al., TPAMI 34(11), 2012, section 3; see ``slic.py`` for where
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from torch import Tensor
 
 Array = NDArray[Any]
+ArrayT = TypeVar("ArrayT", NDArray[Any], Tensor)
 Cells = tuple[int, int, int]
+Box = tuple[tuple[int, int], ...]
+Sample = Callable[[Sequence[int]], tuple[NDArray[np.int64], ...]]
 
 VALUE_LEVELS = 2**22
 """Steps of a scaled intensity when it is summed; plus one half they are still exact in float32."""
+_LARGEST_WEIGHT = 1e30
+"""Of a squared voxel; times the few voxels between a cell and its neighbour it is still finite."""
 _SIZE_ROUNDS = 6
 """Tries at a cell's size for a mask; each but the first few changes it by a percent or less."""
 _NOWHERE: NDArray[np.bool_] = np.empty((0, 0, 0), np.bool_)
@@ -63,18 +69,24 @@ class SlicSettings:
         if not 0 <= self.min_size < math.inf:
             raise ValueError(f"min_size must be finite and not negative, got {self.min_size}")
 
+    @property
+    def spacing_zyx(self) -> tuple[float, ...]:
+        """Voxel size of three axes; the first that a two-dimensional image lacks has 1 mm."""
+        return (1.0,) * (3 - len(self.spacing)) + self.spacing
 
-@dataclass(frozen=True)
-class SlicPlan:
-    """All numbers of one run, so that twins start from the same ones."""
+    @property
+    def sigma_voxels(self) -> list[float]:
+        """The Gaussian's standard deviation in voxels along each of three axes."""
+        return [self.sigma_mm / s for s in self.spacing_zyx]
 
-    image: Array
-    """(C, Z, Y, X); a two-dimensional image has Z = 1."""
-    mask: NDArray[np.bool_]
-    """(Z, Y, X), or no voxels for everywhere."""
+
+@dataclass(frozen=True, kw_only=True)
+class SlicNumbers:
+    """Grid, weights and scaling of one run: the same for every twin."""
+
     scaling: NDArray[np.float64]
     """(C, 2) offset and factor that bring a channel's intensities to at most 1."""
-    box: tuple[tuple[int, int], ...]
+    box: Box
     """First voxel and end of the mask along each axis."""
     num_cells: Cells
     """Cells of the grid along each axis of the box."""
@@ -84,6 +96,16 @@ class SlicPlan:
     """Factor that makes a scaled intensity an integer, to be summed without rounding."""
     num_voxels: int
     """Voxels in the mask."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlicPlan(SlicNumbers):
+    """All numbers of one run and the arrays that they belong to."""
+
+    image: Array
+    """(C, Z, Y, X); a two-dimensional image has Z = 1."""
+    mask: NDArray[np.bool_]
+    """(Z, Y, X), or no voxels for everywhere."""
 
 
 def make_plan(image: Array, mask: Array | None, settings: SlicSettings) -> SlicPlan:
@@ -103,42 +125,82 @@ def make_plan(image: Array, mask: Array | None, settings: SlicSettings) -> SlicP
         np.iscomplexobj(image)
     ):
         raise TypeError(f"image must hold real numbers, got dtype {image.dtype}")
-    if image.size == 0:
-        raise ValueError(f"image must have voxels, got shape {image.shape}")
+    check_shapes(image.shape, None if mask is None else mask.shape, spatial)
     channels = with_three_axes(_plain(image), spatial)
     inside = _NOWHERE
     if mask is not None:
-        if mask.shape != image.shape[image.ndim - spatial :]:
-            raise ValueError(
-                f"mask must have the image's spatial shape "
-                f"{image.shape[image.ndim - spatial :]}, got {mask.shape}"
-            )
         if mask.dtype != np.bool_:
             raise TypeError(f"mask must be boolean, got dtype {mask.dtype}; write mask > 0")
         inside = with_three_axes(np.ascontiguousarray(mask), spatial)[0]
-    spacing = (1.0,) * (3 - spatial) + settings.spacing
     box = bounding_box(inside) if inside.size else tuple((0, n) for n in channels.shape[1:])
-    lengths = [stop - start for start, stop in box]
-    num_voxels = int(np.count_nonzero(inside)) if inside.size else math.prod(lengths)
-    if num_voxels == 0:
-        nothing, none = np.zeros((len(channels), 2)), np.zeros(3, np.float32)
-        return SlicPlan(channels, inside, nothing, box, (0, 0, 0), none, np.float32(1), 0)
-    channels, ranges = _smoothed(channels, inside, [settings.sigma_mm / s for s in spacing])
+    num_voxels = int(np.count_nonzero(inside)) if inside.size else math.prod(channels.shape[1:])
+    ranges = [(0.0, 0.0)] * len(channels)
+    if num_voxels:
+        channels, ranges = _smoothed(channels, inside, settings.sigma_voxels)
+    region = inside[tuple(slice(*limits) for limits in box)] if inside.size else inside
 
-    region = tuple(slice(*limits) for limits in box)
-    size_mm, num_cells = _grid_size(lengths, spacing, settings, inside[region])
-    # Dividing by the larger of the two weights keeps both finite.
+    def sample(steps: Sequence[int]) -> tuple[NDArray[np.int64], ...]:
+        return np.nonzero(region[:: steps[0], :: steps[1], :: steps[2]])
+
+    numbers = make_numbers(ranges, box, num_voxels, settings, sample if inside.size else None)
+    return SlicPlan(image=channels, mask=inside, **vars(numbers))
+
+
+def check_shapes(shape: Sequence[int], mask_shape: Sequence[int] | None, spatial: int) -> None:
+    """Refuse an image without voxels and a mask of another shape."""
+    if math.prod(shape) == 0:
+        raise ValueError(f"image must have voxels, got shape {tuple(shape)}")
+    wanted = tuple(shape[len(shape) - spatial :])
+    if mask_shape is not None and tuple(mask_shape) != wanted:
+        raise ValueError(
+            f"mask must have the image's spatial shape {wanted}, got {tuple(mask_shape)}"
+        )
+
+
+def make_numbers(
+    ranges: Sequence[tuple[float, float]],
+    box: Box,
+    num_voxels: int,
+    settings: SlicSettings,
+    sample: Sample | None,
+) -> SlicNumbers:
+    """Work out grid, weights and scaling.
+
+    Args:
+        ranges: lowest value and range of every channel.
+        box: first voxel and end of the mask along each axis.
+        num_voxels: voxels in the mask.
+        settings: what was asked for.
+        sample: gives the indices of the mask's voxels among every so many voxels of the box along
+            each axis, in these steps; None for everywhere.
+
+    Returns:
+        The numbers; without a voxel, of no cells.
+    """
     largest = max(settings.compactness, 1.0)
-    weights = np.array(
-        [(settings.compactness / largest * s / size_mm) ** 2 for s in spacing], np.float32
+    top = 1.0 / (largest * math.sqrt(len(ranges)))
+    size_mm, num_cells = math.inf, (0, 0, 0)
+    if num_voxels:
+        size_mm, num_cells = _grid_size(box, num_voxels, settings, sample)
+    return SlicNumbers(
+        scaling=np.array([(low, top / r if r > 0 else 0.0) for low, r in ranges]),
+        box=box,
+        num_cells=num_cells,
+        # Dividing by the larger of the two weights keeps both finite, but for cells that are far
+        # smaller than a voxel.
+        weights=np.array(
+            [
+                min((settings.compactness / largest * s / size_mm) ** 2, _LARGEST_WEIGHT)
+                for s in settings.spacing_zyx
+            ],
+            np.float32,
+        ),
+        levels=np.float32(VALUE_LEVELS / top),
+        num_voxels=num_voxels,
     )
-    top = 1.0 / (largest * math.sqrt(len(channels)))
-    scaling = np.array([(low, top / r if r > 0 else 0.0) for low, r in ranges])
-    levels = np.float32(VALUE_LEVELS / top)
-    return SlicPlan(channels, inside, scaling, box, num_cells, weights, levels, num_voxels)
 
 
-def with_three_axes(array: Array, spatial: int) -> Array:
+def with_three_axes(array: ArrayT, spatial: int) -> ArrayT:
     """View (*S) or (C, *S) as (C, Z, Y, X)."""
     channels = array.shape[0] if array.ndim > spatial else 1
     shape = array.shape[array.ndim - spatial :]
@@ -165,7 +227,11 @@ def _plain(image: Array) -> Array:
 def _range(channel: Array, mask: NDArray[np.bool_]) -> tuple[float, float]:
     """Lowest value and range of a channel inside the mask, refusing what is not finite."""
     values = channel[mask] if mask.size else channel
-    low, high = float(values.min()), float(values.max())
+    return checked_range(float(values.min()), float(values.max()))
+
+
+def checked_range(low: float, high: float) -> tuple[float, float]:
+    """Lowest value and range, refusing what is not finite."""
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
             "image holds NaN or infinite values where it is partitioned; replace them, or leave "
@@ -200,26 +266,24 @@ def _smoothed(
 
 
 def _grid_size(
-    lengths: Sequence[int],
-    spacing: Sequence[float],
-    settings: SlicSettings,
-    inside: NDArray[np.bool_],
+    box: Box, num_voxels: int, settings: SlicSettings, sample: Sample | None
 ) -> tuple[float, Cells]:
     """Edge of a cell in mm and the number of cells along each axis.
 
     An axis thinner than a cell has one, and the others are shared out without it.
 
     Args:
-        lengths: voxels of the box along each axis.
-        spacing: their size in mm.
+        box: see ``make_numbers``, for all four.
+        num_voxels: of the mask.
         settings: which of the two ways to ask for a size was taken.
-        inside: the mask in the box, or no voxels for everywhere.
+        sample: some of the mask, or None for everywhere.
     """
+    lengths, spacing = [stop - start for start, stop in box], settings.spacing_zyx
     extents = [n * s for n, s in zip(lengths, spacing, strict=True)]
     if settings.n_segments is None:
         size = settings.size_mm or math.inf
         return size, _count_cells(lengths, extents, size)
-    filled = np.count_nonzero(inside) / inside.size if inside.size else 1.0
+    filled = num_voxels / math.prod(lengths)
     # A lifted third axis, or one voxel of it, is not something to be cut.
     thick = [e for e, n in zip(extents, lengths, strict=True) if n > 1] or [max(extents)]
     wanted = settings.n_segments / filled
@@ -227,13 +291,13 @@ def _grid_size(
     while min(thick) < size and len(thick) > 1:
         thick.remove(min(thick))
         size = math.pow(math.prod(thick) / wanted, 1 / len(thick))
-    if not inside.size:
+    if sample is None:
         return size, _count_cells(lengths, extents, size)
 
     # Cells that the mask cuts make more of them than the mask's volume says: grow until it fits.
     # About four voxels along the edge of a cell are enough to see whether the mask touches it.
     steps = [max(1, int(size / s / 4)) for s in spacing]
-    hits = np.nonzero(inside[:: steps[0], :: steps[1], :: steps[2]])
+    hits = sample(steps)
     best: tuple[int, float, Cells] = (
         settings.n_segments,
         size,

@@ -11,7 +11,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from voxseg.ops.jit import kernel
-from voxseg.ops.slic_plan import SlicPlan
+from voxseg.ops.slic_plan import VALUE_LEVELS, SlicPlan
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -167,7 +167,7 @@ def _seed_row(row: int, grid: Grid, blocks: Floats, levels: np.float32, sums: In
                     if blocks[0, at] != np.inf:
                         _add_voxel(target, z, y, x)
                         for channel in range(blocks.shape[0]):
-                            scaled = blocks[channel, at] * levels
+                            scaled = min(blocks[channel, at] * levels, np.float32(VALUE_LEVELS))
                             target[4 + channel] += np.int32(scaled + np.float32(0.5))
                     at += 1
 
