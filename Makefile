@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint bench gpu clean
 
 install: $(STAMP)
 
@@ -32,6 +32,10 @@ test: lint
 bench: install
 	$(BIN)/voxseg bench pool
 	$(BIN)/voxseg bench slic
+
+# On a machine with a GPU, with the Python that holds torch for it; nothing is installed.
+gpu:
+	$(PYTHON) -m voxseg.bench.gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo

@@ -37,26 +37,47 @@ Plot = Annotated[
 Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")]
 
 
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, or cuda: against the bandwidth of its memory.")
+]
+
+
 @app.command()
 def pool(
+    device: Device = "cpu",
     memory: MemoryOption = Memory.tuned,
     plot: Plot = None,
     quick: Quick = False,
     as_json: options.Json = False,
 ) -> None:
-    """Pool features over SLIC supervoxels, forward and backward: voxseg, and torch's own ways."""
+    """Pool features over SLIC supervoxels, forward and backward: voxseg, and torch's own ways.
+
+    The plot repeats the paper's Figure 3: time against voxels and superpixels, with SciPy's,
+    torch's and voxseg's own ways on the CPU, and voxseg's on a GPU where there is one.
+    """
+    if device != "cpu":
+        _refuse_plot(plot)
+        return _measure_device("pool", device, quick, as_json)
     if _started_again(memory):
-        return
+        return None
     from voxseg.bench.pool import PoolBench, run_pool_bench
 
     bench = PoolBench(side=32, channels=4, count=100, repeats=1, sweep=False)
     screen = terminal.console(as_json)
     chosen = bench if quick else PoolBench(sweep=plot is not None or as_json)
     _show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+    return None
+
+
+@app.command()
+def voxresnet(device: Device = "cpu", quick: Quick = False, as_json: options.Json = False) -> None:
+    """Predict a whole volume with VoxResNet V0 and V3: the share of time that pooling takes."""
+    _measure_device("voxresnet", device, quick, as_json)
 
 
 @app.command()
 def slic(
+    device: Device = "cpu",
     image: Annotated[
         Path | None, typer.Option("--image", help="A NIfTI volume instead of a simulated one.")
     ] = None,
@@ -67,16 +88,42 @@ def slic(
 ) -> None:
     """Divide a volume of 256x128x256 voxels with connectivity: voxseg, scikit-image, SimpleITK.
 
-    Each tool's compactness is tuned for explained variance on a log grid first.
+    Each tool's compactness is tuned for explained variance on a log grid first. On a GPU voxseg is
+    held against itself on the CPU instead.
     """
+    if device != "cpu":
+        _refuse_plot(plot)
+        return _measure_device("slic", device, quick, as_json)
     if _started_again(memory):
-        return
+        return None
     from voxseg.bench.slic import SlicBench, run_slic_bench
 
     small = SlicBench(shape=(24, 20, 28), n_segments=30, tuning_voxels=4096, sweep=False)
     screen = terminal.console(as_json)
     chosen = small if quick else SlicBench(image=image, sweep=plot is not None or as_json)
     _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+    return None
+
+
+def _refuse_plot(plot: Path | None) -> None:
+    from voxseg.errors import UsageError
+
+    if plot is not None:
+        raise UsageError("--plot belongs to --device cpu, whose curves include the GPU's")
+
+
+def _measure_device(what: str, name: str, quick: bool, as_json: bool) -> None:
+    from voxseg.bench.device import DeviceBench, run_device_bench, tiny
+    from voxseg.engine.device import choose_device
+
+    screen = terminal.console(as_json)
+    bench = tiny(DeviceBench()) if quick else DeviceBench()
+    chosen = choose_device(name)
+    _show(
+        run_device_bench(what, bench, chosen, lambda text: screen.print(text, markup=False)),
+        None,
+        as_json,
+    )
 
 
 def _started_again(memory: Memory) -> bool:

@@ -27,7 +27,9 @@ def test_pool_bench_measures_every_method(tmp_path):
     names = ["copy of the features", *(method.name for method in pool.METHODS)]
     assert [row["method"] for row in result.rows] == names
     assert "20^3 voxels, 3 channels" in result.title
-    assert len(told) == 2 + len(TINY.sweep_sides) + len(TINY.sweep_counts)
+    sizes = len(TINY.sweep_sides) + len(TINY.sweep_counts)
+    on_gpu = torch.cuda.is_available()
+    assert len(told) == 2 + sizes + (not on_gpu)
     rows = {row["method"]: row for row in result.rows}
     assert rows["voxseg max"]["times voxseg"] == 1
     assert rows["voxseg mean"]["times voxseg"] == 1
@@ -36,7 +38,8 @@ def test_pool_bench_measures_every_method(tmp_path):
         ratio = rows[name]["forward + backward ms"] / ours
         assert rows[name]["times voxseg"] == pytest.approx(ratio, rel=0.5)
     by_voxels, by_count = result.sweeps
-    swept = {method.name for method in pool.METHODS if method.swept}
+    swept = {method.name for method in pool.METHODS if method.swept} | {"SciPy max"}
+    swept |= {"voxseg max, CUDA", "voxseg mean, CUDA"} if on_gpu else set()
     assert set(by_voxels.curves) == set(by_count.curves) == swept
     assert [x for x, _ in by_voxels.curves["voxseg max"]] == [16**3, 20**3]
     assert len(by_count.curves["voxseg mean"]) == len(TINY.sweep_counts)

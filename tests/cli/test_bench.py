@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 
 @pytest.mark.parametrize("what", ["pool", "slic"])
@@ -33,3 +34,25 @@ def test_default_memory_measures_in_a_process_without_the_settings():
 def test_unknown_benchmarks_and_settings_are_usage_errors(voxseg):
     assert voxseg("bench", "poool").code == 2
     assert voxseg("bench", "pool", "--memory", "fast").code == 2
+
+
+def test_a_device_that_is_missing_is_refused(voxseg, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for what in ("pool", "slic", "voxresnet"):
+        outcome = voxseg("bench", what, "--quick", "--device", "cuda")
+        assert outcome.code == 2
+        assert "--device cuda was asked for" in outcome.err
+
+
+def test_a_plot_of_one_device_is_refused(voxseg, tmp_path):
+    outcome = voxseg("bench", "pool", "--device", "cuda", "--plot", str(tmp_path / "plot.png"))
+    assert outcome.code == 2
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_bench_voxresnet_gives_the_share_of_pooling(voxseg):
+    outcome = voxseg("bench", "voxresnet", "--quick", "--json")
+    assert outcome.code == 0
+    rows = json.loads(outcome.out[outcome.out.index("{") :])["rows"]
+    assert [row["design"] for row in rows] == ["V0", "V3"]
+    assert rows[1]["share of pooling"] is not None

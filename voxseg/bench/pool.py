@@ -9,16 +9,24 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from voxseg.bench.report import BenchResult, Row, Sweep, machine_info
 from voxseg.bench.slic import simulated_volume
-from voxseg.ops import slic, superpixel_pool
+from voxseg.bench.timing import milliseconds
+from voxseg.ops import slic, superpixel_plan, superpixel_pool
+from voxseg.ops.reference import superpixel_pool as reference
+from voxseg.ops.superpixel_pool import Reduce
 
 COMPACTNESS = 0.1
 """Of SLIC: about the noise of the simulated volume."""
+_REFERENCE = "SciPy max"
+_REDUCES: tuple[Reduce, ...] = ("max", "mean")
+_LONGEST_MS = 3000.0
+"""The reference is left out of a curve behind a point that took longer."""
 _SLOW_MS = 1000.0
 _SLOW_REPEATS = 2
 _ENOUGH_MS, _ENOUGH_CALLS = 100.0, 20
@@ -246,11 +254,40 @@ def _time_ms(call: Callable[[], object]) -> float:
     return best
 
 
+def _reference_ms(case: _Case) -> float:
+    """Time SciPy's maxima, forward and backward, once."""
+    features, labels = case.features.numpy(), case.superpixels.numpy()
+    start = time.perf_counter()
+    _, argmax = reference.superpixel_max(features, labels, case.count)
+    reference.superpixel_max_backward(case.grad.numpy(), argmax, features.shape)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _cuda_ms(case: _Case) -> dict[str, float]:
+    """Time voxseg's ops on the GPU, forward and backward, the plan made before."""
+    device = torch.device("cuda")
+    plan = superpixel_plan(case.superpixels.to(device), case.count)
+    leaf, grad = case.features.to(device).requires_grad_(), case.grad.to(device)
+
+    def call(reduce: Reduce) -> None:
+        pooled = superpixel_pool(leaf, plan, case.count, reduce)
+        torch.autograd.grad(pooled, leaf, grad)
+
+    return {
+        f"voxseg {reduce}, CUDA": milliseconds(partial(call, reduce), device) for reduce in _REDUCES
+    }
+
+
 def _sweeps(bench: PoolBench, notify: Callable[[str], None]) -> list[Sweep]:
-    """Draw time forward and backward against voxels and against superpixels."""
+    """Measure time forward and backward against voxels and against superpixels (Figure 3)."""
     methods = tuple(method for method in METHODS if method.swept)
-    by_voxels: dict[str, list[tuple[float, float]]] = {method.name: [] for method in methods}
-    by_count: dict[str, list[tuple[float, float]]] = {method.name: [] for method in methods}
+    names = [*(method.name for method in methods), _REFERENCE]
+    if torch.cuda.is_available():
+        names += [f"voxseg {reduce}, CUDA" for reduce in _REDUCES]
+    else:
+        notify("no CUDA device: the curves are the CPU's")
+    by_voxels: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    by_count: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     problems = [(side, 100) for side in bench.sweep_sides]
     problems += [(bench.sweep_sides[-2:][0], count) for count in bench.sweep_counts]
     for at, (side, count) in enumerate(problems):
@@ -258,8 +295,13 @@ def _sweeps(bench: PoolBench, notify: Callable[[str], None]) -> list[Sweep]:
         case = _make_case(bench, side, bench.sweep_channels, count)
         _, _, both = _measure(case, methods, bench.repeats)
         curves, x = (by_voxels, side**3) if at < len(bench.sweep_sides) else (by_count, case.count)
-        for name, milliseconds in both.items():
-            curves[name].append((x, milliseconds))
+        slowest = max((y for _, y in curves[_REFERENCE]), default=0.0)
+        if slowest < _LONGEST_MS:
+            both[_REFERENCE] = _reference_ms(case)
+        if torch.cuda.is_available():
+            both |= _cuda_ms(case)
+        for name, took in both.items():
+            curves[name].append((x, took))
     what = f"forward + backward, {bench.sweep_channels} channels"
     return [
         Sweep("against voxels, 100 superpixels", "voxels", f"ms, {what}", by_voxels),

@@ -41,8 +41,13 @@ class BenchResult:
         return list(self.rows[0]) if self.rows else []
 
     def to_json(self) -> str:
-        """Write everything as one JSON object; curves become lists of [x, y]."""
-        return json.dumps(asdict(self), indent=2)
+        """Write everything as one JSON object; curves become lists of [x, y], NaN null."""
+        content = asdict(self)
+        content["rows"] = [
+            {name: None if value != value else value for name, value in row.items()}
+            for row in self.rows
+        ]
+        return json.dumps(content, indent=2)
 
     def plot(self, path: Path) -> None:
         """Draw the sweeps side by side with logarithmic axes into a PNG file.

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxseg.bench.report import BenchResult, Row, Sweep, machine_info
-from voxseg.data.volume import read_image
 from voxseg.metrics.superpixels import explained_variance
 from voxseg.ops import slic
 
@@ -269,6 +268,9 @@ def _image(bench: SlicBench) -> Image:
     """Simulate the volume, or read it and cut it to what is not 0."""
     if bench.image is None:
         return simulated_volume(bench.shape, bench.seed)
+    # Here, so that the other benchmarks run where nibabel is missing.
+    from voxseg.data.volume import read_image
+
     array = read_image(bench.image).array
     box = ndimage.find_objects((array != 0).astype(np.uint8))
     return _to_unit(np.ascontiguousarray(array[box[0]] if box else array))

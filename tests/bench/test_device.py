@@ -1,0 +1,73 @@
+"""The benchmark of one device, run on the CPU at sizes too small to mean anything."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from voxseg.bench import gpu
+from voxseg.bench.device import DeviceBench, run_device_bench, tiny
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("what", ["pool", "slic", "voxresnet"])
+def test_every_part_runs(what):
+    told = []
+    result = run_device_bench(what, tiny(DeviceBench()), CPU, told.append)
+    assert told == [f"{what} on cpu"]
+    assert result.rows
+    assert all(list(row) == result.columns for row in result.rows)
+    # Standard JSON has no NaN.
+    json.loads(result.to_json(), parse_constant=pytest.fail)
+
+
+def test_pooling_is_held_against_a_copy_and_its_peers():
+    rows = run_device_bench("pool", tiny(DeviceBench()), CPU, lambda _: None).rows
+    assert {row["dtype"] for row in rows} == {"float32", "bfloat16"}
+    names = [row["method"] for row in rows if row["dtype"] == "float32"]
+    assert names[:4] == ["copy of the features", "plan of the labels", "voxseg max", "voxseg mean"]
+    own = [row for row in rows if row["method"] in ("voxseg max", "voxseg mean")]
+    assert [row["times voxseg"] for row in own] == [1.0] * 4
+    assert all(row["forward ms"] > 0 for row in rows)
+
+
+def test_slic_agrees_with_itself():
+    (row,) = run_device_bench("slic", tiny(DeviceBench()), CPU, lambda _: None).rows
+    assert row["same label as the CPU"] == 1.0
+    assert row["supervoxels"] > 5
+
+
+def test_the_branch_has_a_share():
+    rows = run_device_bench("voxresnet", tiny(DeviceBench()), CPU, lambda _: None).rows
+    assert [row["design"] for row in rows] == ["V0", "V3"]
+    assert math.isnan(rows[0]["share of pooling"])
+    assert rows[1]["share of pooling"] < 1
+
+
+def test_gpu_says_when_there_is_none(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 1
+    assert capsys.readouterr().out == (
+        "error: torch sees no CUDA device; this needs a machine with a GPU\n"
+    )
+
+
+def test_gpu_small_runs_every_part(capsys):
+    assert gpu.main(["--small", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    for title in ("Superpixel pooling", "SLIC", "VoxResNet"):
+        assert title in out
+
+
+def test_gpu_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "DeviceBench", lambda: tiny(DeviceBench()))
+    monkeypatch.setattr(gpu, "_tests", lambda: "failed: 1 failed, 2 passed")
+    path = tmp_path / "cpu.json"
+    assert gpu.main(["--device", "cpu", "--output", str(path)]) == 1
+    content = json.loads(path.read_text())
+    assert content["checks"]["tests"] == "failed: 1 failed, 2 passed"
+    assert len(content["results"]) == 3
+    assert content["results"][0]["machine"]["torch"] == torch.__version__
+    assert "tests: failed: 1 failed" in capsys.readouterr().out
