@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ import torch
 from voxseg.bench import gpu
 from voxseg.bench.device import DeviceBench, run_device_bench, tiny
 
+ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
@@ -59,6 +64,40 @@ def test_gpu_small_runs_every_part(capsys):
     out = capsys.readouterr().out
     for title in ("Superpixel pooling", "SLIC", "VoxResNet"):
         assert title in out
+
+
+# What make gpu may do without, because a machine with a GPU need not have it.
+BLOCK = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"monai", "nibabel", "SimpleITK", "nilearn", "tensorboard"}:
+            raise ImportError(f"No module named {name!r}")
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["voxseg.bench.gpu", "--small", "--device", "cpu"],
+        ["pytest", "-q", "-m", "cuda", "--collect-only", *(str(ROOT / p) for p in gpu._TESTS)],
+    ],
+    ids=["benchmarks", "tests"],
+)
+def test_gpu_needs_neither_monai_nor_nibabel(words, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(BLOCK)
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_gpu_writes_what_it_measured(tmp_path, monkeypatch, capsys):

@@ -23,7 +23,7 @@ from voxseg.errors import VoxsegError
 from voxseg.files import write_text
 
 _ROOT = Path(voxseg.__file__).parents[1]
-_TESTS = ("tests/ops", "tests/layers", "tests/models", "tests/bench")
+_TESTS = ("tests/ops", "tests/layers", "tests/models")
 _TEST_SECONDS = 180
 _SANITIZER_SECONDS = 90
 _WHAT = ("pool", "slic", "voxresnet")
