@@ -17,7 +17,10 @@ def crossval(
         Path, typer.Argument(help="Folder of volumes with labels, or a CSV/JSON list.")
     ],
     output: options.Output,
-    folds: Annotated[int, typer.Option("--folds", "-k", min=2, help="Number of folds.")] = 3,
+    folds: options.Folds = 3,
+    leave_one_out: options.LeaveOneOut = False,
+    groups: options.Groups = None,
+    strata: options.Strata = "",
     labels: options.Labels = None,
     recipe: options.Recipe = None,
     config: options.ConfigFile = None,
@@ -42,6 +45,7 @@ def crossval(
     Stopped at any moment, it goes on with --resume; a finished fold is never repeated.
     """
     from voxseg.engine.crossval import crossval as run
+    from voxseg.engine.dealing import Dealing
     from voxseg.engine.train import TrainRequest
 
     flags = {"train": {"epochs": epochs, "max_minutes": max_minutes, "seed": seed}}
@@ -51,15 +55,17 @@ def crossval(
         labels=labels,
         settings=gather(recipe, config, settings, flags),
         planned=recipe is None and config is None,
-        split=split,
         init_from=init_from,
         device=device,
         resume=resume,
         overwrite=overwrite,
     )
+    dealing = Dealing(
+        folds=folds, leave_one_out=leave_one_out, groups=groups, strata=strata, split=split
+    )
     screen = terminal.console(as_json)
     with training_bar(screen) as bar:
-        result = run(request, folds, bar, lambda text: screen.print(text, markup=False))
+        result = run(request, dealing, bar, lambda text: screen.print(text, markup=False))
     if as_json:
         terminal.print_json(result.to_json())
         return

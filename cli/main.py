@@ -20,6 +20,7 @@ from . import (
     models,
     predict,
     process,
+    split,
     supervoxels,
     train,
 )
@@ -64,6 +65,7 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
+app.command()(split.split)
 app.command()(supervoxels.supervoxels)
 app.command()(check.check)
 app.command()(models.models)

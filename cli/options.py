@@ -41,3 +41,20 @@ Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the data and print the settings, then stop.")
 ]
+Folds = Annotated[int, typer.Option("--folds", "-k", min=2, help="Number of folds.")]
+LeaveOneOut = Annotated[
+    bool, typer.Option("--leave-one-out", help="A fold for each case, held out alone.")
+]
+Groups = Annotated[
+    Path | None,
+    typer.Option("--groups", help="CSV with case,group: a patient or scanner stays in one fold."),
+]
+Strata = Annotated[
+    str,
+    typer.Option(
+        "--strata",
+        help="CSV with case,stratum: each fold gets its share of each site; or 'volume': of "
+        "small and large foregrounds.",
+        metavar="CSV|volume",
+    ),
+]

@@ -7,7 +7,7 @@ import voxseg as package
 
 COMMANDS = (
     "bench", "check", "crossval", "demo", "doctor", "evaluate", "models", "predict", "recipes",
-    "supervoxels", "train",
+    "split", "supervoxels", "train",
 )  # fmt: skip
 
 

@@ -121,3 +121,19 @@ def test_recipes_and_doctor(voxseg):
     assert findings["torch"]
     assert "torch" in voxseg("doctor").out
     assert json.dumps(findings)
+
+
+def test_split_writes_folds_that_crossval_takes(voxseg, data, tmp_path):
+    path = tmp_path / "split.json"
+    outcome = voxseg("split", data, "-o", path, "--strata", "volume", "-k", "2")
+    assert outcome.code == 0
+    assert "held out" in outcome.out
+    assert len(json.loads(path.read_text())["folds"]) == 2
+    assert voxseg("split", data, "-o", path).code == 2
+    found = voxseg("split", data, "-o", path, "--overwrite", "--leave-one-out", "--json").json
+    assert found["folds"] == 4
+    assert voxseg("split", data, "-o", tmp_path / "b.json", "--groups", "none.csv").code == 3
+    words = ("crossval", data, "-o", tmp_path / "cv", *TINY)
+    outcome = voxseg(*words, "--split", path, "--leave-one-out")
+    assert outcome.code == 2
+    assert "exclude each other" in outcome.err

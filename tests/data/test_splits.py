@@ -8,10 +8,13 @@ import pytest
 from voxseg.data.splits import (
     Fold,
     check_split,
+    grouped_kfold,
     holdout,
     kfold,
     read_split,
     split_hash,
+    strata_by_volume,
+    stratified_kfold,
     write_split,
 )
 from voxseg.errors import DataError, UsageError, VoxsegError
@@ -33,6 +36,34 @@ def test_kfold_validates_every_case_once(folds):
 def test_kfold_depends_on_seed_and_not_on_order():
     assert kfold(CASES, 3, seed=0) == kfold(CASES[::-1], 3, seed=0)
     assert kfold(CASES, 3, seed=0) != kfold(CASES, 3, seed=1)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_stratified_folds_differ_by_one_at_most_in_size_and_in_every_stratum(folds, seed):
+    strata = {case: "aab"[number % 3] for number, case in enumerate(CASES)}
+    parts = stratified_kfold(strata, folds, seed)
+    assert sorted(case for part in parts for case in part.val) == CASES
+    for chosen in ("ab", "a", "b"):
+        sizes = [sum(strata[case] in chosen for case in part.val) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+    assert parts == stratified_kfold(dict(reversed(strata.items())), folds, seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_grouped_folds_keep_groups_whole_and_about_even(seed):
+    groups = {case: str(number // 3) for number, case in enumerate(CASES)}
+    parts = grouped_kfold(groups, 3, seed)
+    assert sorted(case for part in parts for case in part.val) == CASES
+    where = {groups[case]: index for index, part in enumerate(parts) for case in part.val}
+    assert all(where[groups[c]] == i for i, part in enumerate(parts) for c in part.val)
+    assert sorted(len(part.val) for part in parts) == [3, 3, 5]
+
+
+def test_strata_by_volume_are_ranks():
+    volumes = {"a": 3.0, "b": 1.0, "c": 2.0, "d": 9.0, "e": 5.0}
+    strata = strata_by_volume(volumes, 2)
+    assert strata == {"b": "0", "c": "0", "a": "1", "e": "1", "d": "2"}
 
 
 def test_kfold_golden():

@@ -6,6 +6,7 @@ import pytest
 from voxseg.data.splits import kfold, write_split
 from voxseg.engine.config import merge
 from voxseg.engine.crossval import crossval
+from voxseg.engine.dealing import Dealing
 from voxseg.engine.train import TrainRequest
 from voxseg.errors import UsageError
 
@@ -27,7 +28,7 @@ def tiny(quick):
 
 def test_every_case_is_scored_once_out_of_fold(subjects, tiny, tmp_path):
     run = tmp_path / "cv"
-    evaluation = crossval(request(subjects, run, tiny), 2, silent, silent)
+    evaluation = crossval(request(subjects, run, tiny), Dealing(folds=2), silent, silent)
     assert sorted(evaluation.scores) == list(CASES)
     split = json.loads((run / "split.json").read_text())
     for number, fold in enumerate(split["folds"]):
@@ -53,11 +54,14 @@ def test_finished_folds_are_never_repeated(subjects, tiny, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        crossval(request(subjects, run, tiny), 2, stop_in_the_second_fold, silent)
+        crossval(request(subjects, run, tiny), Dealing(folds=2), stop_in_the_second_fold, silent)
     first = (run / "fold-0" / "checkpoints" / "best.pt").stat().st_mtime_ns
     again = []
     evaluation = crossval(
-        request(subjects, run, tiny, resume=True), 2, lambda p: again.append(p.step), silent
+        request(subjects, run, tiny, resume=True),
+        Dealing(folds=2),
+        lambda p: again.append(p.step),
+        silent,
     )
     assert (run / "fold-0" / "checkpoints" / "best.pt").stat().st_mtime_ns == first
     assert again == [1, 2, 3, 4, 5, 6]  # killed before its first checkpoint, the fold starts anew
@@ -66,17 +70,20 @@ def test_finished_folds_are_never_repeated(subjects, tiny, tmp_path):
 
 def test_overwrite_trains_every_fold_anew(subjects, tiny, tmp_path):
     run = tmp_path / "cv"
-    crossval(request(subjects, run, tiny), 2, silent, silent)
+    crossval(request(subjects, run, tiny), Dealing(folds=2), silent, silent)
     (run / "fold-0" / "scores.json").write_text("not scores of this run")
     steps = []
     crossval(
-        request(subjects, run, tiny, overwrite=True), 2, lambda p: steps.append(p.step), silent
+        request(subjects, run, tiny, overwrite=True),
+        Dealing(folds=2),
+        lambda p: steps.append(p.step),
+        silent,
     )
     assert steps == [1, 2, 3, 4, 5, 6] * 2
 
 
 def test_folds_start_from_the_same_folds_of_a_baseline(subjects, tiny, tmp_path):
-    crossval(request(subjects, tmp_path / "base", tiny), 2, silent, silent)
+    crossval(request(subjects, tmp_path / "base", tiny), Dealing(folds=2), silent, silent)
     fine = merge(tiny, {"model": {"design": "V3"}})
     said = []
     crossval(
@@ -87,7 +94,7 @@ def test_folds_start_from_the_same_folds_of_a_baseline(subjects, tiny, tmp_path)
             split=tmp_path / "base" / "split.json",
             init_from=tmp_path / "base",
         ),
-        2,
+        Dealing(folds=2),
         silent,
         said.append,
     )
@@ -96,16 +103,16 @@ def test_folds_start_from_the_same_folds_of_a_baseline(subjects, tiny, tmp_path)
 
 
 def test_a_baseline_with_another_split_is_refused(subjects, tiny, tmp_path):
-    crossval(request(subjects, tmp_path / "base", tiny), 2, silent, silent)
+    crossval(request(subjects, tmp_path / "base", tiny), Dealing(folds=2), silent, silent)
     write_split(tmp_path / "other.json", kfold(CASES, 2, seed=7))
     asked = request(
         subjects, tmp_path / "fine", tiny, split=tmp_path / "other.json",
         init_from=tmp_path / "base",
     )  # fmt: skip
     with pytest.raises(UsageError, match="split differently"):
-        crossval(asked, 2, silent, silent)
+        crossval(asked, Dealing(folds=2), silent, silent)
 
 
 def test_more_folds_than_cases_is_refused(subjects, tiny, tmp_path):
     with pytest.raises(UsageError, match="5 folds of 4 cases"):
-        crossval(request(subjects, tmp_path / "cv", tiny), 5, silent, silent)
+        crossval(request(subjects, tmp_path / "cv", tiny), Dealing(folds=5), silent, silent)

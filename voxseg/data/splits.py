@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,65 @@ def kfold(case_ids: Sequence[str], folds: int, seed: int) -> tuple[Fold, ...]:
         )
     shuffled = _shuffled(ids, seed)
     return tuple(_fold(ids, shuffled[index::folds]) for index in range(folds))
+
+
+def grouped_kfold(groups: Mapping[str, str], folds: int, seed: int) -> tuple[Fold, ...]:
+    """Deal whole groups into folds: cases of one patient or scanner are never on both sides.
+
+    Large groups are dealt first, each to the fold with fewest cases, so that folds are about as
+    large as each other.
+
+    Args:
+        groups: Case id -> group.
+        folds: From 2 to the number of groups.
+        seed: Of the shuffle between groups of one size.
+
+    Raises:
+        UsageError: There are fewer groups than folds.
+    """
+    members: dict[str, list[str]] = {}
+    for case in sorted(groups):
+        members.setdefault(groups[case], []).append(case)
+    if not 2 <= folds <= len(members):
+        raise UsageError(
+            f"{folds} folds of {len(members)} groups are not possible; a group stays whole, so "
+            f"choose from 2 to {len(members)} folds"
+            if len(members) > 1
+            else "all cases belong to one group, which cannot be divided; check the groups' file"
+        )
+    order = sorted(_shuffled(sorted(members), seed), key=lambda name: -len(members[name]))
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for name in order:
+        min(parts, key=len).extend(members[name])
+    ids = sorted(groups)
+    return tuple(_fold(ids, part) for part in parts)
+
+
+def stratified_kfold(strata: Mapping[str, str], folds: int, seed: int) -> tuple[Fold, ...]:
+    """Give every fold its share of each stratum: of each site, or of small and large lesions.
+
+    Args:
+        strata: Case id -> stratum.
+        folds: From 2 to the number of cases.
+        seed: Of the shuffle within strata.
+
+    Returns:
+        Folds whose sizes, and whose cases of any stratum, differ by at most one.
+    """
+    ids = _unique(tuple(strata))
+    kfold(ids, folds, seed)  # refuses what cannot be dealt
+    dealt = []
+    for name in sorted(set(strata.values())):
+        dealt += _shuffled([case for case in ids if strata[case] == name], seed)
+    # One stratum after the other goes round the folds, and the next goes on where it stopped.
+    return tuple(_fold(ids, dealt[index::folds]) for index in range(folds))
+
+
+def strata_by_volume(volumes: Mapping[str, float], folds: int) -> dict[str, str]:
+    """Make strata of as many cases as there are folds, by rising volume."""
+    order = sorted(volumes, key=lambda case: (volumes[case], case))
+    width = len(str(len(order) // folds))
+    return {case: f"{rank // folds:0{width}}" for rank, case in enumerate(order)}
 
 
 def holdout(case_ids: Sequence[str], fraction: float, seed: int) -> Fold:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.layouts import Case, Dataset
-from voxseg.data.splits import Fold, check_split, kfold, read_split, split_hash, write_split
+from voxseg.data.layouts import Case
+from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_split
 from voxseg.data.volume import read_channels, read_label
 from voxseg.engine.config import dump
+from voxseg.engine.dealing import Dealing, deal
 from voxseg.engine.evaluate import Evaluation, write_evaluation
 from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, write_manifest
@@ -42,7 +43,7 @@ _TOLERANCE_MM = 1.0
 
 def crossval(
     request: TrainRequest,
-    folds: int,
+    dealing: Dealing,
     notify: Callable[[Progress], None],
     say: Callable[[str], None],
 ) -> Evaluation:
@@ -50,14 +51,16 @@ def crossval(
 
     Args:
         request: as for ``train``; ``val_fraction`` and ``fold`` are not used, ``split`` replaces
-            ``folds``, ``init_from`` may be another cross-validation with the same split.
-        folds: number of folds, 2 or more.
+            ``dealing.split``, ``init_from`` may be another cross-validation with the same split.
+        dealing: which folds; not used when a run is resumed, which has its own.
         notify: called after each training step.
         say: called with one sentence for what is worth a line.
 
     Returns:
         Scores of every case by the fold that did not see it, background included.
     """
+    if request.split is not None:
+        dealing = replace(dealing, split=request.split)
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
     run = request.run
@@ -68,11 +71,12 @@ def crossval(
         parts = read_split(run / "split.json")
     else:
         config = complete(request.settings, dataset, report, planned=request.planned, say=say)
-        parts = _folds(request, dataset, folds, config.train.seed)
+        ids = tuple(case.case_id for case in dataset.cases)
+        parts = deal(dealing, ids, report, config.train.seed)
         write_split(run / "split.json", parts)
         write_text(run / "config.toml", dump(config))
     by_id = {case.case_id: case for case in dataset.cases}
-    check_split(parts, tuple(by_id), request.split or run / "split.json")
+    check_split(parts, tuple(by_id), dealing.split or run / "split.json")
     facts = {
         "kind": "crossval",
         "folds": len(parts),
@@ -96,19 +100,6 @@ def crossval(
     write_evaluation(evaluation, run, overwrite=True)
     write_manifest(run / "manifest.json", {**facts, "finished": True})
     return evaluation
-
-
-def _folds(request: TrainRequest, dataset: Dataset, folds: int, seed: int) -> tuple[Fold, ...]:
-    if request.split is not None:
-        parts = read_split(request.split)
-        empty = [number for number, part in enumerate(parts) if not part.val]
-        if empty:
-            raise DataError(
-                f"fold {empty[0]} of {request.split} holds out no case, so it has nothing to "
-                'score; add cases to its "val"'
-            )
-        return parts
-    return kfold(tuple(case.case_id for case in dataset.cases), folds, seed)
 
 
 def _start(init_from: Path | None, number: int, parts: tuple[Fold, ...]) -> Path | None:
