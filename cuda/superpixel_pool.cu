@@ -1,4 +1,5 @@
-// Superpixel pooling on the GPU: maximum, sum and mean over superpixels, their gradients, unpooling.
+// Superpixel pooling on the GPU: maximum, sum and mean over superpixels. The way back to voxels is in
+// superpixel_unpool.cu.
 //
 // Source: Schuurmans, Berman, Blaschko, arXiv:1806.02705, equations 1-3; the layout of the work is
 // voxseg's own. Twins: reference/superpixel_pool.py, cpu/superpixel_pool.py; launched by
@@ -96,22 +97,59 @@ struct Max {
 // banks: the upper bits of x are mixed with the row. The map is its own inverse within a row.
 __device__ __forceinline__ int mixed(int offset) { return offset ^ ((offset >> 5 & 3) << 3); }
 
-// Copy one channel of a tile to shared memory as floats.
-__device__ __forceinline__ void load_tile(const real* channel, const Tile& tile, float* out,
-                                          int vectors) {
-  const int per = 16 / int(sizeof(real));
-  if (vectors) {
-    for (int i = threadIdx.x * per; i < TILE; i += THREADS * per) {
-      if (!tile.holds(i)) continue;
-      uint4 raw = *reinterpret_cast<const uint4*>(channel + tile.voxel(i));
-      const real* values = reinterpret_cast<const real*>(&raw);
-      int at = mixed(i);  // groups of 8 stay together
+// Reading a tile: every thread takes vectors of 16 bytes at the same places in each channel, into
+// registers first, so that the next round is on its way while this one is reduced.
+struct Reader {
+  static const int PER = 16 / int(sizeof(real));
+  static const int STEPS = TILE / (THREADS * PER);
+  int offset[STEPS];
+  u32 voxel[STEPS];
+  bool is_inside[STEPS];
+  uint4 ahead[ROUND * STEPS];
+
+  __device__ __forceinline__ Reader(const Tile& tile) {
 #pragma unroll
-      for (int q = 0; q < per; ++q) out[at + q] = to_float(values[q]);
+    for (int s = 0; s < STEPS; ++s) {
+      offset[s] = (s * THREADS + threadIdx.x) * PER;
+      voxel[s] = tile.voxel(offset[s]);
+      is_inside[s] = tile.holds(offset[s]);
     }
-  } else {
-    for (int i = threadIdx.x; i < TILE; i += THREADS)
-      if (tile.holds(i)) out[mixed(i)] = to_float(channel[tile.voxel(i)]);
+  }
+  // Behind the last channel it is read again, so that a round is always whole.
+  __device__ __forceinline__ void fetch(const real* image, i64 voxels, int channel, int end) {
+#pragma unroll
+    for (int q = 0; q < ROUND; ++q) {
+      const real* source = image + i64(channel + q < end ? channel + q : end - 1) * voxels;
+#pragma unroll
+      for (int s = 0; s < STEPS; ++s)
+        if (is_inside[s])
+          ahead[q * STEPS + s] = *reinterpret_cast<const uint4*>(source + voxel[s]);
+    }
+  }
+  __device__ __forceinline__ void store(float* staged) const {
+#pragma unroll
+    for (int q = 0; q < ROUND; ++q)
+#pragma unroll
+      for (int s = 0; s < STEPS; ++s) {
+        if (!is_inside[s]) continue;
+        const real* values = reinterpret_cast<const real*>(&ahead[q * STEPS + s]);
+        float* out = staged + q * TILE + mixed(offset[s]);  // groups of 8 stay together
+#pragma unroll
+        for (int v = 0; v < PER; ++v) out[v] = to_float(values[v]);
+      }
+  }
+};
+
+// The same one by one, where rows do not begin at multiples of 16 bytes.
+__device__ __forceinline__ void copy_tile(const real* image, i64 voxels, int channel, int end,
+                                          const Tile& tile, float* staged) {
+  for (int i = threadIdx.x; i < TILE; i += THREADS) {
+    if (!tile.holds(i)) continue;
+    const real* source = image + tile.voxel(i);
+#pragma unroll
+    for (int q = 0; q < ROUND; ++q)
+      staged[q * TILE + mixed(i)] =
+          to_float(source[i64(channel + q < end ? channel + q : end - 1) * voxels]);
   }
 }
 
@@ -148,15 +186,17 @@ __device__ __forceinline__ void reduce_tile(const real* features, const u16* off
   int begin = blockIdx.y * block_channels;
   int end = begin + block_channels < channels ? begin + block_channels : channels;
   for (int i = threadIdx.x; i < TILE; i += THREADS) order[i] = offsets[i64(blockIdx.x) * TILE + i];
+  const real* own = features + i64(image) * channels * voxels;
+  Reader reader(tile);
+  if (vectors) reader.fetch(own, voxels, begin, end);
   for (int channel = begin; channel < end; channel += ROUND) {
     __syncthreads();  // the last round has been read
-    for (int q = 0; q < ROUND; ++q) {
-      // Behind the last channel it is read again, so that a round is always whole.
-      int source = channel + q < end ? channel + q : end - 1;
-      load_tile(features + (i64(image) * channels + source) * voxels, tile, staged + q * TILE,
-                vectors);
-    }
-    __syncthreads();
+    if (vectors)
+      reader.store(staged);
+    else
+      copy_tile(own, voxels, channel, end, tile, staged);
+    __syncthreads();  // this one is there
+    if (vectors && channel + ROUND < end) reader.fetch(own, voxels, channel + ROUND, end);
     for (int row = warp; row < rows; row += WARPS) {
       Op best[ROUND];
       int row_end = stop[first + row];
@@ -332,68 +372,4 @@ max_unpack(const u64* keys, const real* features, real* out, int* argmax, i64 sl
   i64 image = index / count / channels;
   write_max(keys[index], features, image, int(index / count % channels), index % count, out, argmax,
             channels, count, voxels, last);
-}
-
-// Hand the gradient of every superpixel to the voxel that won. `out` is zero; winners differ, so
-// that no two threads meet.
-extern "C" __global__ void __launch_bounds__(THREADS)
-max_backward(const real* grad, const int* argmax, real* out, i64 slots, int channels, int count,
-             i64 voxels, int last) {
-  i64 index = i64(blockIdx.x) * THREADS + threadIdx.x;
-  if (index >= slots) return;
-  i64 voxel = argmax[index];
-  if (voxel < 0) return;
-  i64 image = index / count / channels, channel = index / count % channels;
-  out[last ? (image * voxels + voxel) * channels + channel
-           : (image * channels + channel) * voxels + voxel] = grad[index];
-}
-
-// Unpool, channels first: a thread owns 16 bytes of neighbouring voxels and goes through the
-// channels, so that labels are read once for all of them.
-extern "C" __global__ void __launch_bounds__(THREADS)
-unpool(const real* values, const int* superpixels, real* out, int channels, int block_channels,
-       int count, i64 voxels, int blocks, int vectors) {
-  const int per = 16 / int(sizeof(real));
-  i64 image = blockIdx.x / blocks;
-  i64 begin = (i64(blockIdx.x % blocks) * THREADS + threadIdx.x) * per;
-  if (begin >= voxels) return;
-  int label[per];
-#pragma unroll
-  for (int q = 0; q < per; ++q) {
-    label[q] = begin + q < voxels ? superpixels[image * voxels + begin + q] : -1;
-    if (u32(label[q]) >= u32(count)) label[q] = -1;
-  }
-  int from = blockIdx.y * block_channels;
-  int to = from + block_channels < channels ? from + block_channels : channels;
-  for (int channel = from; channel < to; ++channel) {
-    const real* table = values + (image * channels + channel) * count;
-    real* line = out + (image * channels + channel) * voxels + begin;
-    union {
-      uint4 raw;
-      real value[per];
-    } pack;
-#pragma unroll
-    for (int q = 0; q < per; ++q)
-      pack.value[q] = label[q] < 0 ? from_float(0.f) : table[label[q]];
-    if (vectors) {
-      *reinterpret_cast<uint4*>(line) = pack.raw;
-    } else {
-      for (int q = 0; q < per; ++q)
-        if (begin + q < voxels) line[q] = pack.value[q];
-    }
-  }
-}
-
-// Unpool, channels last: `values` is (B, K, C). Groups of `group` lanes, a power of two, write the
-// channels of one voxel side by side.
-extern "C" __global__ void __launch_bounds__(THREADS)
-unpool_last(const real* values, const int* superpixels, real* out, i64 all_voxels, i64 voxels,
-            int channels, int count, int group) {
-  i64 voxel = (i64(blockIdx.x) * THREADS + threadIdx.x) / group;
-  if (voxel >= all_voxels) return;
-  int label = superpixels[voxel];
-  bool is_inside = u32(label) < u32(count);
-  const real* table = values + (voxel / voxels * count + (is_inside ? label : 0)) * channels;
-  for (int channel = threadIdx.x & (group - 1); channel < channels; channel += group)
-    out[voxel * channels + channel] = is_inside ? table[channel] : from_float(0.f);
 }

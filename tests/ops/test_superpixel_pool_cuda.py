@@ -168,8 +168,8 @@ def test_no_race_and_no_access_out_of_bounds(shape, channels_last, dtype, cuda_o
 PLANTED = {
     "no barrier before loading": ("__syncthreads();  // the last round has been read", "", 5),
     "no barrier after loading": (
-        "__syncthreads();\n    for (int row = warp",
-        "for (int row = warp",
+        "__syncthreads();  // this one is there",
+        "",
         5,
     ),
     "no barrier in pass 2": (
@@ -192,7 +192,7 @@ PLANTED = {
         "int row_end = stop[first + row] + 1;",
         1,
     ),
-    "no bound of the tile": ("if (tile.holds(i)) out[mixed(i)]", "out[mixed(i)]", 1),
+    "no bound of the tile": ("if (!tile.holds(i)) continue;", "", 1),
     "no bound of a tail": ("if (begin + q < voxels) line[q]", "line[q]", 1),
     "no bound of the slots": ("if (index >= slots) return;", "", 1),
     "a lane leaves before an exchange": (

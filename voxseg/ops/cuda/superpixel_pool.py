@@ -1,4 +1,4 @@
-"""Superpixel pooling on a GPU: the launches of ``cuda/superpixel_pool.cu``.
+"""Superpixel pooling on a GPU: launches ``cuda/superpixel_pool.cu`` and ``superpixel_unpool.cu``.
 
 Source: Schuurmans, Berman, Blaschko, *Efficient semantic image segmentation with superpixel
 pooling*, 2018, arXiv:1806.02705, Equations 1-3.
@@ -25,6 +25,7 @@ from voxseg.ops.superpixel_plan import (
 )
 
 _OP = "superpixel_pool"
+_BACK = "superpixel_unpool"
 _THREADS = 256
 _RUN = 8  # RUN of the kernel file
 _ROUND = 4  # ROUND of the kernel file
@@ -71,7 +72,7 @@ def superpixel_max_backward(
     grad, argmax = grad.contiguous(), argmax.contiguous()
     out = empty_like_features(grad, size, channels_last).zero_()
     voxels = math.prod(size[2:])
-    run = nvrtc.kernels(_OP, grad.device, grad.dtype)
+    run = nvrtc.kernels(_BACK, grad.device, grad.dtype)
     arguments: list[nvrtc.Argument]
     arguments = [grad, argmax, out, grad.numel(), size[1], grad.shape[2], voxels, channels_last]
     run("max_backward", _grid(grad.numel()), _THREADS, arguments)
@@ -103,7 +104,7 @@ def superpixel_unpool(values: Tensor, superpixels: Tensor, channels_last: bool) 
     out = empty_like_features(values, [B, C, *superpixels.shape[1:]], channels_last)
     voxels = math.prod(superpixels.shape[1:])
     _check_size(voxels)
-    run = nvrtc.kernels(_OP, values.device, values.dtype)
+    run = nvrtc.kernels(_BACK, values.device, values.dtype)
     arguments: list[nvrtc.Argument]
     if channels_last:
         table = values.transpose(1, 2).contiguous()
