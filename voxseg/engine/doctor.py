@@ -16,6 +16,7 @@ from voxseg.ops import nvrtc
 from voxseg.ops.nvrtc import KernelError
 from voxseg.ops.superpixel_plan import plain
 
+_KERNELS = ("superpixel_pool", "superpixel_unpool", "slic_image", "slic", "slic_connectivity")
 _OPTIONAL = {
     "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
     "cuda.bindings": ("CUDA kernels compiled at first use", "pip install 'voxseg[cuda]'"),
@@ -78,7 +79,7 @@ def _kernels() -> list[Finding]:
     if plain():
         return [*found, Finding("CUDA kernels", "not used: VOXSEG_KERNELS=torch")]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        found += [_kernel_state(op, index) for op in ("superpixel_pool", "slic")]
+        found += [_kernel_state(op, index) for op in _KERNELS]
     return found
 
 
