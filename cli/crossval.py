@@ -9,7 +9,7 @@ from . import console as terminal
 from . import options
 from .evaluate import show
 from .progress import training_bar
-from .settings import gather
+from .settings import gather, training_flags
 
 
 def crossval(
@@ -31,6 +31,7 @@ def crossval(
         float | None, typer.Option("--max-minutes", min=0, help="Wall-clock budget of each fold.")
     ] = None,
     seed: options.Seed = None,
+    deterministic: options.Deterministic = False,
     init_from: Annotated[
         Path | None,
         typer.Option("--init-from", help="A cross-validation with the same split, fold by fold."),
@@ -48,7 +49,7 @@ def crossval(
     from voxseg.engine.dealing import Dealing
     from voxseg.engine.train import TrainRequest
 
-    flags = {"train": {"epochs": epochs, "max_minutes": max_minutes, "seed": seed}}
+    flags = training_flags(epochs, max_minutes, seed, deterministic)
     request = TrainRequest(
         data=data,
         run=output,

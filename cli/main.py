@@ -20,6 +20,7 @@ from . import (
     models,
     predict,
     process,
+    reproduce,
     split,
     supervoxels,
     train,
@@ -65,6 +66,7 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
+app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)
 app.command()(check.check)

@@ -58,3 +58,7 @@ Strata = Annotated[
         metavar="CSV|volume",
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option("--deterministic", help="Results that repeat bit by bit; slower on a GPU."),
+]

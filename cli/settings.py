@@ -26,3 +26,17 @@ def gather(
             tables = merge(tables, {section: given})
     build(tables)  # an unknown key or a bad value is told before any data is read
     return tables
+
+
+def training_flags(
+    epochs: int | None, max_minutes: float | None, seed: int | None, deterministic: bool
+) -> dict[str, dict[str, Any]]:
+    """Turn the flags that ``train`` and ``crossval`` share into settings."""
+    return {
+        "train": {
+            "epochs": epochs,
+            "max_minutes": max_minutes,
+            "seed": seed,
+            "deterministic": deterministic or None,
+        }
+    }

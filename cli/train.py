@@ -8,7 +8,7 @@ import typer
 from . import console as terminal
 from . import options
 from .progress import minutes, training_bar
-from .settings import gather
+from .settings import gather, training_flags
 
 
 def train(
@@ -28,6 +28,7 @@ def train(
     epochs: options.Epochs = None,
     max_minutes: options.MaxMinutes = None,
     seed: options.Seed = None,
+    deterministic: options.Deterministic = False,
     init_from: options.InitFrom = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
@@ -43,7 +44,7 @@ def train(
     from voxseg.engine.train import TrainRequest, dry_run_report
     from voxseg.engine.train import train as run
 
-    flags = {"train": {"epochs": epochs, "max_minutes": max_minutes, "seed": seed}}
+    flags = training_flags(epochs, max_minutes, seed, deterministic)
     request = TrainRequest(
         data=data,
         run=output,

@@ -6,8 +6,8 @@ import pytest
 import voxseg as package
 
 COMMANDS = (
-    "bench", "check", "crossval", "demo", "doctor", "evaluate", "models", "predict", "recipes",
-    "split", "supervoxels", "train",
+    "bench", "check", "crossval", "demo", "doctor", "evaluate", "models", "predict",
+    "recipes", "reproduce", "split", "supervoxels", "train",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 TINY = (
     "--set", "train.patch_voxels=[16,16,16]", "--set", "train.steps_per_epoch=2",
@@ -137,3 +138,24 @@ def test_split_writes_folds_that_crossval_takes(voxseg, data, tmp_path):
     outcome = voxseg(*words, "--split", path, "--leave-one-out")
     assert outcome.code == 2
     assert "exclude each other" in outcome.err
+
+
+def test_reproduce_runs_again_and_compares(voxseg, data, tmp_path):
+    run = tmp_path / "run"
+    assert voxseg("train", data, "-o", run, *TINY).code == 0
+    outcome = voxseg("reproduce", run, "-o", tmp_path / "again", "--json")
+    assert outcome.code == 0
+    assert outcome.json["reproduced"] is True
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"steps": 1000}))
+    outcome = voxseg("reproduce", run, "-o", tmp_path / "third")
+    assert outcome.code == 1
+    assert "not reproduced: 1 of" in outcome.out
+    assert voxseg("reproduce", tmp_path / "none", "-o", tmp_path / "x").code == 2
+
+
+def test_deterministic_reaches_the_run(voxseg, data, tmp_path):
+    run = tmp_path / "run"
+    assert voxseg("train", data, "-o", run, *TINY, "--deterministic").code == 0
+    assert "deterministic = true" in (run / "config.toml").read_text()
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -100,6 +100,8 @@ class TrainConfig:
     workers: int = -1
     """Threads that prepare patches ahead; -1: 2 with a GPU, else 0. Results do not depend on it."""
     seed: int = 0
+    deterministic: bool = False
+    """Only algorithms that repeat bit by bit; ops that have none are named."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "steps_per_epoch", "batch_size", "validate_every"):

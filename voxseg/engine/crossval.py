@@ -19,9 +19,10 @@ from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_
 from voxseg.data.volume import read_channels, read_label
 from voxseg.engine.config import dump
 from voxseg.engine.dealing import Dealing, deal
+from voxseg.engine.device import choose_device
 from voxseg.engine.evaluate import Evaluation, write_evaluation
 from voxseg.engine.loop import Progress
-from voxseg.engine.manifest import data_hashes, write_manifest
+from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
 from voxseg.engine.predict import Predictor
 from voxseg.engine.train import (
@@ -80,6 +81,10 @@ def crossval(
     facts = {
         "kind": "crossval",
         "folds": len(parts),
+        "device": describe_device(choose_device(request.device)),
+        "data_folder": str(request.data.resolve()),
+        "label_folder": str(request.labels.resolve()) if request.labels else None,
+        "init_from": str(request.init_from.resolve()) if request.init_from else None,
         "split_hash": split_hash(parts),
         "data": data_hashes(dataset.cases),
     }

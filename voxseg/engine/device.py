@@ -1,10 +1,13 @@
 """Where a run computes, in which precision and memory layout."""
 
 import contextlib
-from collections.abc import Iterator
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -13,6 +16,8 @@ from voxseg.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Layout = Literal["auto", "channels_last", "contiguous"]
+
+_NOT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 @dataclass(frozen=True)
@@ -97,3 +102,41 @@ def choose_compute(
     last = torch.channels_last_3d if dims == 3 else torch.channels_last
     layout = torch.contiguous_format if memory_format == "contiguous" else last
     return Compute(device, chosen, layout)
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool, say: Callable[[str], None]) -> Iterator[None]:
+    """Let torch choose algorithms whose results repeat bit by bit, at some cost in speed.
+
+    Where an op has none, it runs all the same and ``say`` is told its name afterwards. On a CPU
+    results depend on the number of threads besides, on a GPU on its model.
+    """
+    if not wanted:
+        yield
+        return
+    # What cuBLAS needs for it; it reads this when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    was_on = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic  # its properties are not in torch's types
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False  # every element is written anyway
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was_on, warn_only=warned)
+        memory.fill_uninitialized_memory = filled
+    names = set()
+    for warning in caught:
+        found = _NOT_DETERMINISTIC.match(str(warning.message))
+        if found:
+            names.add(found[1])
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    for name in sorted(names):
+        say(f"{name} has no deterministic form here: results may differ in their last bits")

@@ -15,7 +15,7 @@ from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
 from voxseg.engine.cases import forget_prepared, prepare_cases
 from voxseg.engine.config import Config, build, dump, merge, read_toml
-from voxseg.engine.device import choose_compute, choose_device
+from voxseg.engine.device import choose_compute, choose_device, deterministic
 from voxseg.engine.loop import Progress, TrainingRun, TrainResult
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
@@ -133,9 +133,11 @@ def train_fold(
         "kind": "train",
         "device": describe_device(device),
         "precision": str(compute.precision).removeprefix("torch."),
+        "data_folder": str(request.data.resolve()),
+        "label_folder": str(request.labels.resolve()) if request.labels else None,
         "split_hash": split_hash((fold,)),
         "data": data_hashes([*training, *validation]),
-        "init_from": str(request.init_from) if request.init_from else None,
+        "init_from": str(request.init_from.resolve()) if request.init_from else None,
     }
     write_manifest(run / "manifest.json", {**facts, "finished": False})
     training_run = TrainingRun(
@@ -150,7 +152,7 @@ def train_fold(
     )
     if request.resume and training_run.resume():
         say("resumed from checkpoints/last.pt")
-    with stop_on_signals() as stop:
+    with stop_on_signals() as stop, deterministic(config.train.deterministic, say):
         result = training_run.fit(stop)
     _write_metrics(run, config, result, training_run.history)
     write_manifest(
