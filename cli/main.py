@@ -13,6 +13,7 @@ from voxseg.errors import VoxsegError
 from . import (
     bench,
     check,
+    compare,
     crossval,
     demo,
     doctor,
@@ -66,6 +67,7 @@ app.command()(train.train)
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
+app.command()(compare.compare)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)

@@ -6,7 +6,7 @@ import pytest
 import voxseg as package
 
 COMMANDS = (
-    "bench", "check", "crossval", "demo", "doctor", "evaluate", "models", "predict",
+    "bench", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models", "predict",
     "recipes", "reproduce", "split", "supervoxels", "train",
 )  # fmt: skip
 
