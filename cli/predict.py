@@ -1,9 +1,11 @@
 """``voxseg predict``."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from . import console as terminal
 from . import options
@@ -22,6 +24,13 @@ def predict(
     output: options.Output,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also one float map for each class.")
+    ] = False,
+    save_uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--save-uncertainty",
+            help="Also entropy; with folds or --tta, their disagreement too. 0 sure, 1 unsure.",
+        ),
     ] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips, as in training.")] = False,
     low_memory: Annotated[
@@ -58,6 +67,7 @@ def predict(
             output=output,
             device=device,
             save_probabilities=save_probabilities,
+            save_uncertainty=save_uncertainty,
             tta=tta,
             low_memory=low_memory,
             overwrite=overwrite,
@@ -66,8 +76,26 @@ def predict(
         tell,
     )
     failed = [outcome for outcome in outcomes if outcome.error]
+    _show_volumes(outcomes, screen)
     if as_json:
-        terminal.print_json({"cases": [vars(outcome) for outcome in outcomes]})
+        terminal.print_json({"cases": [asdict(outcome) for outcome in outcomes]})
     if failed:
         terminal.err.print(f"{len(failed)} of {len(outcomes)} cases failed", markup=False)
         raise typer.Exit(1 if len(failed) == len(outcomes) else _SOME_FAILED)
+
+
+def _show_volumes(outcomes: "list[CaseOutcome]", screen: Console) -> None:
+    """Print ml by case and class; in brackets what the single folds or flips gave."""
+    measured = [outcome for outcome in outcomes if outcome.volumes]
+    if not measured:
+        return
+    rows = [
+        [outcome.case_id, *(_volume(v.ml, v.low_ml, v.high_ml) for v in outcome.volumes)]
+        for outcome in measured
+    ]
+    columns = ("case", *(volume.name for volume in measured[0].volumes))
+    screen.print(terminal.table("Volumes, ml", columns, rows))
+
+
+def _volume(ml: float, low: float | None, high: float | None) -> str:
+    return f"{ml:.1f}" if low is None or high is None else f"{ml:.1f} [{low:.1f}, {high:.1f}]"

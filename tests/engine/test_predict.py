@@ -137,3 +137,38 @@ def test_missing_runs_and_inputs_are_data_errors(trained, tmp_path):
         predict(request(tmp_path / "none", [data / "case0.nii.gz"], tmp_path / "out"))
     with pytest.raises(DataError, match="none"):
         predict(request(run, [tmp_path / "none"], tmp_path / "out"))
+
+
+def test_uncertainty_lies_on_the_sources_grid_and_volumes_are_measured(trained, tmp_path):
+    data, run, _ = trained
+    out = tmp_path / "out"
+    wanted = request(run, [data / "case1.nii.gz"], out, save_uncertainty=True, tta=True)
+    (outcome,) = predict(wanted)
+    source = nib.load(data / "case1.nii.gz")
+    mask = np.asarray(nib.load(out / "case1.nii.gz").dataobj)
+    maps = {}
+    for name in ("entropy", "disagreement"):
+        image = nib.load(out / f"case1_{name}.nii.gz")
+        np.testing.assert_array_equal(image.affine, source.affine)
+        maps[name] = np.asarray(image.dataobj)
+        assert image.shape == source.shape
+        assert 0 <= maps[name].min() <= maps[name].max() <= 1
+    assert (maps["disagreement"] <= maps["entropy"] + 1e-5).all()
+    # Borders are where a network is unsure.
+    inner = mask == np.roll(mask, 1, 0)
+    assert maps["entropy"][~inner].mean() > 3 * maps["entropy"][inner].mean()
+    assert [v.label for v in outcome.volumes] == [2, 5]
+    voxel = np.prod(source.header.get_zooms()) / 1000
+    for volume in outcome.volumes:
+        assert volume.ml == pytest.approx((mask == volume.label).sum() * voxel)
+        assert volume.low_ml <= volume.high_ml
+        assert volume.low_ml * 0.8 <= volume.ml <= volume.high_ml * 1.2
+
+
+def test_one_member_has_no_disagreement(trained, tmp_path):
+    data, run, _ = trained
+    out = tmp_path / "out"
+    (outcome,) = predict(request(run, [data / "case1.nii.gz"], out, save_uncertainty=True))
+    assert (out / "case1_entropy.nii.gz").is_file()
+    assert not (out / "case1_disagreement.nii.gz").exists()
+    assert {(v.low_ml, v.high_ml) for v in outcome.volumes} == {(None, None)}

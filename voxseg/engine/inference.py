@@ -18,6 +18,7 @@ from torch import Tensor
 from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import Compute
+from voxseg.metrics.uncertainty import Members
 from voxseg.models.voxresnet import VoxResNet
 
 _SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps that are counted
@@ -73,6 +74,7 @@ def predict_probabilities(
     *,
     coordinates: bool,
     flip_axes: Sequence[int] = (),
+    members: Members | None = None,
 ) -> np.ndarray:
     """Class probabilities of one prepared volume.
 
@@ -83,6 +85,7 @@ def predict_probabilities(
         settings: windows and memory budget.
         coordinates: append coordinate channels, as in training.
         flip_axes: spatial axes for test-time flips; the mean over all combinations is returned.
+        members: is told of each combination's own answer.
 
     Returns:
         (num_classes, *S) float32, summing to 1 over classes.
@@ -91,6 +94,8 @@ def predict_probabilities(
     combinations = _flip_combinations(flip_axes)
     for axes in combinations:
         probabilities = _one_pass(network, case, compute, settings, coordinates, axes)
+        if members is not None:
+            members.add(probabilities.numpy())
         total = probabilities if total is None else total.add_(probabilities)
     assert total is not None
     return (total / len(combinations)).numpy()

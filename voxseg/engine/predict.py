@@ -5,6 +5,7 @@ the others finish.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,7 @@ from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
+from voxseg.metrics.uncertainty import Members, entropy
 from voxseg.models import VoxResNet
 
 _LOW_MEMORY_GB = 1.0
@@ -42,6 +44,8 @@ class PredictRequest:
     """A folder, or for a single file the mask's own name."""
     device: str = "auto"
     save_probabilities: bool = False
+    save_uncertainty: bool = False
+    """Also entropy, and with several members (folds, flips) their disagreement."""
     tta: bool = False
     """Average over flips along the axes that training flipped."""
     low_memory: bool = False
@@ -61,6 +65,22 @@ class CaseOutcome:
     """One sentence, or "" when all went well."""
     memory: str = ""
     """How it was run: whole or in windows, against which budget."""
+    volumes: tuple["Volumes", ...] = ()
+    """Of each class but background; empty where the mask was kept as it was."""
+
+
+@dataclass(frozen=True)
+class Volumes:
+    """How large one class is."""
+
+    label: int
+    name: str
+    ml: float
+    """Of the mask."""
+    low_ml: float | None = None
+    """The least that one of several members (folds, flips) gives; None with one member."""
+    high_ml: float | None = None
+    """The most."""
 
 
 class Predictor:
@@ -115,7 +135,9 @@ class Predictor:
             )
         return prepared
 
-    def probabilities(self, case: Prepared, *, tta: bool = False) -> np.ndarray:
+    def probabilities(
+        self, case: Prepared, *, tta: bool = False, members: Members | None = None
+    ) -> np.ndarray:
         """Class probabilities (num_classes, *S) on the prepared grid, averaged over the folds."""
         total: np.ndarray | None = None
         for network in self._networks:
@@ -126,6 +148,7 @@ class Predictor:
                 self._settings,
                 coordinates=self.config.data.coordinates,
                 flip_axes=self.config.augment.flip_axes if tta else (),
+                members=members,
             )
             total = one if total is None else np.add(total, one, out=total)
         assert total is not None
@@ -179,13 +202,47 @@ def _predict_one(
         source = read_channels(case.images)
         prepared = predictor.prepare(case)
         memory = predictor.memory(prepared)
-        probabilities = predictor.probabilities(prepared, tta=request.tta)
-        write_mask(target, predictor.label(prepared, probabilities), source)
+        members = Members()
+        probabilities = predictor.probabilities(prepared, tta=request.tta, members=members)
+        label = predictor.label(prepared, probabilities)
+        write_mask(target, label, source)
         if request.save_probabilities:
             _write_probabilities(predictor.config, prepared, probabilities, source, target)
+        if request.save_uncertainty:
+            _write_uncertainty(prepared, probabilities, members, source, target)
     except VoxsegError as error:
         return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
-    return CaseOutcome(case.case_id, str(target), time.perf_counter() - start, "", memory)
+    seconds = time.perf_counter() - start
+    volumes = _volumes(predictor.config, prepared, label, members, source)
+    return CaseOutcome(case.case_id, str(target), seconds, "", memory, volumes)
+
+
+def _volumes(
+    config: Config, case: Prepared, label: np.ndarray, members: Members, source: Volume
+) -> tuple[Volumes, ...]:
+    """Measure the mask on the source's grid, and the members on the prepared one."""
+    voxel, prepared_voxel = (math.prod(s) / 1000 for s in (source.spacing, case.spacing))
+    ranges = members.voxel_ranges()
+    found = []
+    for k, (value, name) in enumerate(zip(config.labels.values, config.labels.names, strict=True)):
+        ml = float(np.count_nonzero(label == value) * voxel)
+        low, high = (n * prepared_voxel for n in ranges[k])
+        several = members.count > 1
+        found.append(Volumes(value, name, ml, low if several else None, high if several else None))
+    return tuple(found[1:])
+
+
+def _write_uncertainty(
+    case: Prepared, probabilities: np.ndarray, members: Members, source: Volume, target: Path
+) -> None:
+    """Write entropy, and disagreement where there is somebody to disagree; 0 outside the crop."""
+    stem = target.name.removesuffix(".gz").removesuffix(".nii")
+    maps = {"entropy": entropy(probabilities)}
+    if members.count > 1:
+        maps["disagreement"] = members.disagreement(probabilities)
+    for name, values in maps.items():
+        path = target.with_name(f"{stem}_{name}.nii.gz")
+        write_map(path, case.grid.restore_map(values, 0.0), source)
 
 
 def _write_probabilities(
