@@ -26,7 +26,7 @@ def linear_trunk(spatial_dims, strides):
 
 @pytest.mark.parametrize(
     ("strides", "size"),
-    [((2, 2, 2), (271, 5)), ((2, (1, 2)), (101, 67)), (((2, 1), (3, 1), 1), (211, 41))],
+    [((2, 2, 2), (272, 8)), ((2, (1, 2)), (101, 67)), (((2, 1), (3, 1), 1), (211, 41))],
     ids=str,
 )
 def test_receptive_fields_are_what_the_gradient_shows(strides, size):
@@ -47,18 +47,28 @@ def test_trunk_taps_and_deconvolutions_fit_any_size(size):
     image = torch.randn(2, 2, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         taps = trunk(image)
+        deepest = trunk.strides[-1]
+        filled = [math.ceil(n / step) * step for n, step in zip(size, deepest, strict=True)]
         for tap, width, stride in zip(taps, trunk.widths, trunk.strides, strict=True):
-            reduced = [math.ceil(length / step) for length, step in zip(size, stride, strict=True)]
+            reduced = [length // step for length, step in zip(filled, stride, strict=True)]
             assert tap.shape == (2, width, *reduced)
             back = Deconvolution(dims, width, 3, stride)(tap, size)
             assert back.shape == (2, 3, *size)
 
 
-def test_trunk_pads_only_what_would_be_one_voxel():
-    trunk = VoxResTrunk(3, 1, (2, 2, 2), (2, 2))
+def test_trunk_fills_the_grid_with_the_last_voxels():
+    trunk = VoxResTrunk(3, 1, (2, 2, 2), (2, 2)).eval()
+    # One voxel on the deepest map would be nothing to normalise.
     assert trunk(torch.zeros(1, 1, 4, 3, 2))[-1].shape == (1, 2, 1, 1, 2)
     assert trunk(torch.zeros(1, 1, 4, 3, 5))[-1].shape == (1, 2, 1, 1, 2)
-    assert trunk(torch.zeros(1, 1, 4, 3, 5))[0].shape == (1, 2, 4, 3, 5)
+    assert trunk(torch.zeros(1, 1, 4, 3, 5))[0].shape == (1, 2, 4, 4, 8)
+    image = torch.randn(1, 1, 8, 7, 5, generator=torch.Generator().manual_seed(0))
+    last = image[:, :, :, -1:]
+    filled = torch.cat([image, last], 3)
+    filled = torch.cat([filled, *[filled[..., -1:]] * 3], 4)
+    with torch.no_grad():
+        for found, expected in zip(trunk(image), trunk(filled), strict=True):
+            torch.testing.assert_close(found, expected)
 
 
 def test_trunk_commutes_with_shifts_by_its_stride():

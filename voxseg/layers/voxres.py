@@ -5,8 +5,8 @@ Segmentation*, 2016, arXiv:1608.05895.
 
 Departures: every kernel is 3 voxels wide on every axis (the original's figure has some 1x3x3);
 weights start from He's normal distribution; instance and group normalisation are options; strides
-can differ by axis; an image that would shrink to a single voxel is padded with zeros, because no
-normalisation can be trained on one value.
+can differ by axis; an image that the deepest stride does not divide is filled up with its last
+voxels and the answer cut, since zeros there look like tissue and odd maps come back shifted.
 """
 
 import math
@@ -168,8 +168,12 @@ class VoxResTrunk(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return every tap of ``image`` (B, C, *S): tap i is (B, widths[i], *ceil(S / stride))."""
-        features = self.conv1a(_pad_tiny(image, self.strides[-1]))
+        """Return every tap of ``image`` (B, C, *S).
+
+        With S' the size that is filled up to a multiple of the deepest stride, tap i is
+        (B, widths[i], *S' / stride): a consumer cuts off what is beyond S.
+        """
+        features = self.conv1a(_fill_grid(image, self.strides[-1]))
         features = self.conv1b(functional.relu(self.norm1a(features), inplace=True))
         taps = [features]
         for stage in self.stages:
@@ -227,12 +231,20 @@ def _geometry(
     return tuple(strides), tuple(fields)
 
 
-def _pad_tiny(image: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """Pad the end of the last axis if the deepest map would be one voxel."""
+def _fill_grid(image: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """Repeat the last voxels of each axis until the deepest stride divides it.
+
+    Where the deepest map would be one voxel, zeros make it two: no normalisation trains on one.
+    """
     size = image.shape[2:]
-    if any(length > step for length, step in zip(size, stride, strict=True)):
-        return image
-    return functional.pad(image, (0, stride[-1] + 1 - size[-1]))
+    missing = [-length % step for length, step in zip(size, stride, strict=True)]
+    if any(missing):
+        # functional.pad wants the last axis first.
+        pads = [pad for length in reversed(missing) for pad in (0, length)]
+        image = functional.pad(image, pads, mode="replicate")
+    if tuple(image.shape[2:]) == stride:
+        image = functional.pad(image, (0, stride[-1]))
+    return image
 
 
 def _zero_bias(layer: nn.Module) -> None:

@@ -222,7 +222,7 @@ class VoxResNet(nn.Module):
         return main, [head(functional.relu(tap)) for head, tap in heads]
 
     def _finest(self, levels: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Normalise the finest level and cut off what a tiny image was padded with."""
+        """Normalise the finest level and cut off what the image was filled up with."""
         features: Tensor = levels[0]
         for axis, length in enumerate(size, start=2):
             features = features.narrow(axis, 0, length)
