@@ -107,6 +107,10 @@ def test_memory_plan_grows_with_the_volume_and_says_so():
     net = network("V0")
     small = plan_memory(net, (10, 10, 10), COMPUTE, WHOLE)
     large = plan_memory(net, (20, 20, 20), COMPUTE, WHOLE)
-    assert large.needed_gb == pytest.approx(8 * small.needed_gb)
+    fixed = plan_memory(net, (0, 0, 0), COMPUTE, WHOLE).needed_gb
+    assert large.needed_gb - fixed == pytest.approx(8 * (small.needed_gb - fixed))
+    # What a network fills up counts too.
+    odd = plan_memory(net, (19, 20, 19), COMPUTE, WHOLE)
+    assert odd.needed_gb == pytest.approx(large.needed_gb)
     assert "whole volume" in str(small)
     assert "sliding windows" in str(plan_memory(net, (20, 20, 20), COMPUTE, WINDOWS))

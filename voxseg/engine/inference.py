@@ -22,6 +22,7 @@ from voxseg.metrics.uncertainty import Members
 from voxseg.models.voxresnet import VoxResNet
 
 _SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps that are counted
+_FIXED_GB = 0.1  # what libraries keep whatever the size
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ def plan_memory(
     """Estimate what one forward pass over ``shape`` needs, against the budget."""
     # Maps of full size that live at once: input, stem and its normalised copies, fused features.
     per_voxel = network.in_channels + 5 * network.feature_channels + 3 * network.num_classes
-    values = per_voxel * float(np.prod(np.asarray(shape, dtype=np.float64)))
+    filled = [-(-n // s) * s for n, s in zip(shape, network.trunk.strides[-1], strict=True)]
+    values = per_voxel * float(np.prod(np.asarray(filled, dtype=np.float64)))
     size = torch.finfo(compute.precision).bits // 8
-    needed = _SAFETY * values * size / 1e9
+    needed = _SAFETY * values * size / 1e9 + _FIXED_GB
     return MemoryPlan(needed, settings.memory_gb or 0.5 * free_gb(compute.device))
 
 
