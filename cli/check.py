@@ -1,7 +1,10 @@
 """``voxseg check``."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,10 +12,14 @@ from . import console as terminal
 from . import options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from voxseg.data.cases import Dataset
     from voxseg.data.check import CheckReport
-    from voxseg.data.layouts import Dataset
 
 _ERRORS_FOUND = 3
+_FIRST_OF_KIND = 3
 
 
 def check(
@@ -20,44 +27,232 @@ def check(
         Path, typer.Argument(help="Folder of volumes with labels, or a CSV/JSON list.")
     ],
     labels: options.Labels = None,
+    report_at: Annotated[
+        Path | None, typer.Option("--report", help="Also write one HTML page.", metavar="PAGE")
+    ] = None,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            "--fix", help="Write corrected copies into this folder; DATA stays.", metavar="OUT"
+        ),
+    ] = None,
+    fix_nan: Annotated[
+        float | None,
+        typer.Option("--fix-nan", help="With --fix: write this for NaN and infinite voxels."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier copies in OUT.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Check that DATA can be trained on: pairs, grids, label values, broken files.
+    """Check DATA before training: pairs, geometry, labels, intensities, leaks, broken files.
 
-    Exit code 3 when something must be mended first.
+    Exit code 3 when something must be mended first; with --fix, when something could not be.
     """
-    from voxseg.engine.train import examine
+    from voxseg.data.check import check_dataset, find_pairs
+    from voxseg.data.check_document import check_document
+    from voxseg.errors import UsageError
 
-    dataset, report = examine(data, labels)
+    if fix is None and (fix_nan is not None or overwrite):
+        raise UsageError("--fix-nan and --overwrite belong to --fix OUT; add it")
+    dataset, known = find_pairs(data, labels)
+    if fix is not None:
+        from voxseg.data.fix import open_folder
+
+        sources = [data] if labels is None else [data, labels]
+        open_folder(fix, sources, dataset, overwrite=overwrite)
+    with _bar("checking", len(dataset.cases)) as advance:
+        report = check_dataset(dataset, advance, known)
+    document = check_document(data, dataset, report)
+    failed = bool(report.errors)
+    if fix is not None:
+        document["fix"], failed = _fix(dataset, report, fix, fix_nan)
+    if report_at is not None:
+        from voxseg.export.check_report import write_check_page
+
+        write_check_page(report_at, document)
     if as_json:
-        terminal.print_json({"layout": dataset.layout, **report.as_dict()})
+        terminal.print_json(document)
     else:
-        _show(dataset, report)
-    if report.errors:
+        _show(document)
+        if report_at is not None:
+            terminal.out.print(f"page: {report_at}", markup=False)
+    if failed:
         raise typer.Exit(_ERRORS_FOUND)
 
 
-def _show(dataset: "Dataset", report: "CheckReport") -> None:
+def _fix(
+    dataset: "Dataset", report: "CheckReport", out: Path, value: float | None
+) -> tuple[dict[str, Any], bool]:
+    """Write the copies and check them; the summary, and whether anything is still wrong."""
+    from voxseg.data.check import check_dataset
+    from voxseg.data.fix import fix_dataset, fix_summary
+    from voxseg.data.layouts import find_cases
+
+    with _bar("copying", len(dataset.cases)) as advance:
+        fixes = fix_dataset(dataset, report, out, value_for_nan=value, on_case=advance)
+    again = None
+    if any(one.files for one in fixes):
+        copies = find_cases(out)
+        with _bar("checking the copies", len(copies.cases)) as advance:
+            again = check_dataset(copies, advance)
+    left_out = any(one.outcome == "left out" for one in fixes)
+    return fix_summary(out, fixes, again), left_out or again is None or bool(again.errors)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show how many cases are done, on a terminal only."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, console=terminal.err, disable=not terminal.err.is_terminal, transient=True
+    ) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda case_id: progress.update(task, advance=1, description=f"{what} {case_id}")
+
+
+def _show(document: dict[str, Any]) -> None:
+    values = {one["case_id"]: " ".join(one["label_voxels"]) for one in document["cases"]}
     rows = [
         (
-            f.case_id,
-            " x ".join(map(str, f.shape)),
-            " x ".join(f"{s:g}" for s in f.spacing),
-            _list(f.label_voxels),
+            pair["case_id"],
+            "\n".join(_name(file) for file in _files(pair)),
+            *("\n".join(words) for words in zip(*_geometries(pair), strict=True)),
+            values.get(pair["case_id"], ""),
+            pair["status"],
         )
-        for f in report.cases
+        for pair in document["pairs"]
     ]
-    columns = ("case", "voxels", "mm", "label values")
-    terminal.out.print(
-        terminal.table(f"{len(dataset.cases)} cases, {dataset.layout}", columns, rows)
-    )
-    for note in dataset.notes:
+    columns = (
+        "case", "image and label", "voxels", "mm", "axes", "hand", "type", "label values", "status",
+    )  # fmt: skip
+    table = terminal.table(f"{len(rows)} cases, {document['layout']}", columns, rows)
+    _whole_width(table).print(table)
+    for note in document["notes"]:
         terminal.out.print(f"note: {note}", markup=False)
-    for finding in report.findings:
-        terminal.out.print(f"{finding.severity}: {finding}", markup=False)
-    verdict = f"{len(report.errors)} errors, {len(report.warnings)} warnings"
-    terminal.out.print(verdict, markup=False)
+    _show_fingerprint(document)
+    _show_findings(document["findings"])
+    terminal.out.print(_verdict(document), markup=False)
+    if document["fix"]:
+        _show_fixes(document["fix"])
+    elif any(one["fix"] and one["severity"] != "note" for one in document["findings"]):
+        terminal.out.print(
+            "some of it can be mended in copies: voxseg check DATA --fix OUT", markup=False
+        )
 
 
-def _list(voxels: dict[int, int]) -> str:
-    return ", ".join(str(value) for value in voxels)
+def _whole_width(table: "Table") -> "Console":
+    """Return a console as wide as the table: a file or a pipe has no edge to stop at."""
+    from rich.console import Console
+
+    if terminal.out.is_terminal:
+        return terminal.out
+    endless = terminal.out.options.update(width=10_000)
+    needed = terminal.out.measure(table, options=endless).maximum
+    return Console(file=terminal.out.file, width=needed, highlight=False)
+
+
+def _files(pair: dict[str, Any]) -> list[dict[str, Any] | None]:
+    return [*pair["images"], pair["label"]]
+
+
+def _name(file: dict[str, Any] | None) -> str:
+    return Path(file["path"]).name if file else "-"
+
+
+def _geometries(pair: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a line for each file; what is the same as of the line before is left blank."""
+    lines = [_geometry(file) for file in _files(pair)]
+    repeated = [
+        tuple("" if word == above else word for word, above in zip(line, before, strict=True))
+        for before, line in pairwise(lines)
+    ]
+    return [lines[0], *repeated]
+
+
+def _geometry(file: dict[str, Any] | None) -> tuple[str, ...]:
+    """Write shape, spacing, axes, hand and type of a file, blank where they are unknown."""
+    if not file or not file["shape"]:
+        return ("",) * 5
+    scaling = "" if not file["scaling"] else " x{:g} {:+g}".format(*file["scaling"])
+    return (
+        "x".join(map(str, file["shape"])),
+        "x".join(f"{size:.4g}" for size in file["spacing_mm"]),
+        file["orientation"],
+        file["handedness"],
+        file["dtype"] + scaling,
+    )
+
+
+def _show_fingerprint(document: dict[str, Any]) -> None:
+    mark = document["fingerprint"]
+    if not mark:
+        return
+    rows = [
+        (
+            f"{value} {document['class_names'].get(value, '')}".strip(),
+            f"{mean:.4g}",
+            f"{low:.4g}",
+            f"{high:.4g}",
+            mark["label_cases"][value],
+        )
+        for value, (mean, low, high) in mark["label_ml"].items()
+    ]
+    if rows:
+        columns = ("label value", "mean ml", "min", "max", "cases")
+        terminal.out.print(terminal.table("Class volumes", columns, rows))
+    for number, (low, middle, high) in enumerate(mark["percentiles"]):
+        name = f" of channel {number}" if mark["num_channels"] > 1 else ""
+        inside = mark["labelled_percentiles"]
+        words = (
+            f"; {inside[number][0]:.4g} to {inside[number][2]:.4g}, median "
+            f"{inside[number][1]:.4g} where the label is not 0"
+            if inside
+            else ""
+        )
+        terminal.out.print(
+            f"intensities{name}: {low:.4g} to {high:.4g}, median {middle:.4g} in nonzero voxels"
+            f"{words}",
+            markup=False,
+        )
+
+
+def _show_findings(findings: list[dict[str, Any]]) -> None:
+    """Print errors first; of many findings of one kind, the first few."""
+    from voxseg.export.check_report import group_findings
+
+    for group in group_findings(findings):
+        shown = group if group[0]["severity"] == "error" else group[:_FIRST_OF_KIND]
+        for finding in shown:
+            terminal.out.print(
+                f"{finding['severity']}: {finding['cause']}; {finding['cure']}", markup=False
+            )
+        if len(group) > len(shown):
+            terminal.out.print(
+                f"{group[0]['severity']}: {len(group) - len(shown)} more of this kind (--json and "
+                "--report list them)",
+                markup=False,
+            )
+
+
+def _show_fixes(fix: dict[str, Any]) -> None:
+    rows = [
+        (
+            one["case_id"],
+            one["outcome"],
+            "\n".join(one["remaining"] if one["outcome"] == "left out" else one["changes"]),
+        )
+        for one in fix["cases"]
+    ]
+    terminal.out.print(terminal.table(f"Copies in {fix['folder']}", ("case", "", "what"), rows))
+    terminal.out.print(
+        f"checked again: {fix['errors']} errors, {fix['warnings']} warnings; every change is in "
+        f"{Path(fix['folder']) / 'fixes.json'}",
+        markup=False,
+    )
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    return f"{document['errors']} errors, {document['warnings']} warnings"

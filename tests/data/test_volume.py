@@ -98,6 +98,14 @@ def test_spacing_is_in_mm_whatever_the_unit(unit, factor, tmp_path, save, phanto
     np.testing.assert_allclose(read_image(path).spacing, np.array([0.9, 1.5, 2]) * factor, 1e-6)
 
 
+def test_a_unit_that_no_standard_knows_counts_as_mm(save, phantom, tmp_path):
+    def edit(header):
+        header["xyzt_units"] = 7
+
+    path = save(tmp_path / "a.nii", phantom[0], edit=edit)
+    assert read_image(path).spacing == pytest.approx((0.9, 1.5, 2.0))
+
+
 def test_read_image_opens_nifti2_and_big_endian(tmp_path, phantom, affine):
     image, _ = phantom
     nib.save(nib.Nifti2Image(image, affine), tmp_path / "two.nii.gz")

@@ -1,96 +1,49 @@
 """Look at a whole data set before any time is spent on it: what is wrong, where, and what helps.
 
-Every file is read once. Errors stop training; warnings are worth a look. The ``Fingerprint`` is
-what defaults (spacing, patch size, classes) are chosen from.
+Headers come first and cost milliseconds (``check_headers``: all that ``train`` needs to stop
+early); then every file is read once, one case in memory at a time (``check_dataset``). Errors stop
+training; warnings are worth a look; notes are good to know. The ``Fingerprint`` is what defaults
+(spacing, patch size, classes) are chosen from.
 """
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from voxseg.data.cases import Case, Dataset
-from voxseg.data.orientation import orientation_of
-from voxseg.data.volume import (
-    Volume,
-    check_same_grid,
-    content_hash,
-    form_distance,
-    read_channels,
-    read_label,
+from voxseg.data.check_facts import (
+    CaseFacts,
+    CaseHashes,
+    Fingerprint,
+    case_facts,
+    case_hashes,
+    fingerprint_of,
 )
+from voxseg.data.check_findings import (
+    FileFacts,
+    Finding,
+    HeaderCheck,
+    Pair,
+    check_case_headers,
+    from_error,
+    set_notes,
+)
+from voxseg.data.check_header import StoredHeader, read_content, stored_voxels
+from voxseg.data.check_set import duplicates, set_findings
+from voxseg.data.layouts import find_cases
+from voxseg.data.pairing import is_marked_label
+from voxseg.data.volume import Volume, read_channels, read_label
 from voxseg.errors import DataError
 
-PERCENTILES = (0.5, 50.0, 99.5)
-_PIXDIM_TOLERANCE = 1e-3
-_CONFLICT_VOXELS = 0.5
+__all__ = [
+    "NEARLY_WHOLE", "CaseFacts", "CheckReport", "FileFacts", "Finding", "Fingerprint", "Pair",
+    "check_dataset", "check_headers", "find_pairs",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong or odd."""
-
-    severity: Literal["error", "warning"]
-    case_id: str
-    """Empty if it concerns the whole set."""
-    path: Path | None
-    cause: str
-    cure: str
-
-    def __str__(self) -> str:
-        return f"{self.cause}; {self.cure}"
-
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What one readable case is like; axes in RAS+ order."""
-
-    case_id: str
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...]
-    """mm."""
-    percentiles: tuple[tuple[float, ...], ...]
-    """For each channel, the intensities at ``PERCENTILES`` of its nonzero voxels."""
-    foreground_share: float
-    """Voxels of the first channel that are not zero, in [0, 1]."""
-    foreground_shape: tuple[int, ...]
-    """Size in voxels of the box around them."""
-    label_voxels: dict[int, int]
-    """Number of voxels by label value; empty without a label."""
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a data set is like as a whole; axes in RAS+ order."""
-
-    num_cases: int
-    num_channels: int
-    median_spacing: tuple[float, ...]
-    """mm, by axis, as the other spacings."""
-    min_spacing: tuple[float, ...]
-    max_spacing: tuple[float, ...]
-    median_shape: tuple[int, ...]
-    min_shape: tuple[int, ...]
-    max_shape: tuple[int, ...]
-    label_voxels: dict[int, int]
-    """Number of voxels by label value over all cases, ascending."""
-    label_cases: dict[int, int]
-    """Number of cases that have the value."""
-    percentiles: tuple[tuple[float, ...], ...]
-    """For each channel, medians over cases of the intensities at ``PERCENTILES``."""
-    foreground_share: float
-    """Median over cases."""
-    foreground_shape: tuple[int, ...]
-    """Median over cases, in voxels."""
-
-    @property
-    def label_values(self) -> tuple[int, ...]:
-        """Label values that occur, ascending."""
-        return tuple(self.label_voxels)
+NEARLY_WHOLE = 1e-3
+"""Labels this close to whole numbers can be rounded without guessing what they mean."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +51,42 @@ class CheckReport:
     """Everything that was found."""
 
     findings: tuple[Finding, ...]
-    cases: tuple[CaseFacts, ...]
+    pairs: tuple[Pair, ...]
+    """Every case with the facts of its files' headers."""
+    cases: tuple[CaseFacts, ...] = ()
     """Of the cases that could be read."""
-    fingerprint: Fingerprint | None
+    fingerprint: Fingerprint | None = None
     """None if no case could be read."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         """Findings that training cannot live with."""
-        return tuple(finding for finding in self.findings if finding.severity == "error")
+        return self._of("error")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
         """Findings worth a look."""
-        return tuple(finding for finding in self.findings if finding.severity == "warning")
+        return self._of("warning")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """Findings that are good to know."""
+        return self._of("note")
+
+    def _of(self, severity: str) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == severity)
+
+    def status(self, pair: Pair) -> str:
+        """Return the worst that was found about a case: ``error``, ``warning`` or ``ok``.
+
+        A case without a label is called so, since ``train`` cannot use it.
+        """
+        own = {one.severity for one in self.findings if one.case_id == pair.case_id}
+        if "error" in own:
+            return "error"
+        if pair.label is None:
+            return "no label"
+        return "warning" if "warning" in own else "ok"
 
     def raise_for_errors(self) -> None:
         """Raise the first error, if any.
@@ -124,239 +99,191 @@ class CheckReport:
             others = f" ({more} more: `voxseg check` lists them)" if more else ""
             raise DataError(f"{self.errors[0]}{others}")
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold; label values become strings there."""
-        findings = [asdict(finding) for finding in self.findings]
-        for finding in findings:
-            finding["path"] = str(finding["path"]) if finding["path"] else None
-        return {
-            "findings": findings,
-            "cases": [asdict(facts) for facts in self.cases],
-            "fingerprint": asdict(self.fingerprint) if self.fingerprint else None,
-        }
+
+def find_pairs(data: Path, labels: Path | None = None) -> tuple[Dataset, tuple[Finding, ...]]:
+    """Find the cases of a data set, and go on where ``find_cases`` stops at a missing partner.
+
+    Returns:
+        The cases, and the sentence that stops training as a finding of the whole set. Then cases
+        without a label are among the cases, and labels without an image are in the notes.
+
+    Raises:
+        DataError: There is nothing to check.
+    """
+    try:
+        return find_cases(data, labels), ()
+    except DataError as error:
+        stopped = error
+    try:
+        dataset = find_cases(data, labels, need_labels=False)
+    except DataError:
+        raise stopped from None
+    bare = [case for case in dataset.cases if case.label is None]
+    if len(bare) == len(dataset.cases):
+        raise stopped
+    orphans = {case.case_id for case in bare if is_marked_label(case.images[0])}
+    notes = [
+        f"left aside: {case.images[0]}, a label without an image"
+        for case in bare
+        if case.case_id in orphans
+    ]
+    kept = tuple(case for case in dataset.cases if case.case_id not in orphans)
+    nobody = from_error(Case("", (), None), stopped, "pairing")
+    return replace(dataset, cases=kept, notes=(*dataset.notes, *notes)), (nobody,)
 
 
-def check_dataset(dataset: Dataset, on_case: Callable[[str], None] | None = None) -> CheckReport:
-    """Read every case and report what is wrong with it, one file at a time.
+def check_headers(dataset: Dataset) -> CheckReport:
+    """Check pairs and geometry without reading a voxel: less than a millisecond or so a file.
+
+    Damage further on in a file is not seen, nor anything about values.
+    """
+    checks = [check_case_headers(case) for case in dataset.cases]
+    findings = [finding for check in checks for finding in check.findings]
+    pairs = tuple(check.pair for check in checks)
+    return CheckReport((*findings, *set_notes(pairs)), pairs)
+
+
+def check_dataset(
+    dataset: Dataset,
+    on_case: Callable[[str], None] | None = None,
+    known: tuple[Finding, ...] = (),
+) -> CheckReport:
+    """Read every case and report what is wrong with it, one case at a time.
 
     Args:
         dataset: As found.
         on_case: Called with the id of each case when it is done, for progress.
+        known: Findings about the set from before, such as those of ``find_pairs``.
 
     Returns:
         Findings in the order of the cases, then those of the whole set. Unreadable files are
         errors in the report, never raised.
     """
-    findings: list[Finding] = []
+    findings: list[Finding] = list(known)
+    pairs: list[Pair] = []
     facts: list[CaseFacts] = []
-    seen: dict[str, str] = {}
+    hashes: list[CaseHashes] = []
     for case in dataset.cases:
-        try:
-            image, label = _read_pair(case)
-        except DataError as error:
-            findings.append(_from_error(case, error))
-        else:
-            findings.extend(_case_findings(case, image, label))
-            findings.extend(_duplicates(case, image, seen))
-            facts.append(_facts(case, image, label))
+        check = check_case_headers(case)
+        pairs.append(check.pair)
+        findings.extend(check.findings)
+        image, label = _read_case(case, check, findings)
+        if image is not None:
+            findings.extend(_value_findings(case, image, label))
+            if (label is not None or case.label is None) and check.grids_agree:
+                facts.append(case_facts(case.case_id, image, label))
+            hashes.append(case_hashes(case.case_id, image, label))
         if on_case is not None:
             on_case(case.case_id)
-    findings.extend(_set_findings(dataset, facts))
-    return CheckReport(tuple(findings), tuple(facts), _fingerprint(facts))
+    findings.extend(duplicates(dataset, hashes))
+    findings.extend(set_findings(dataset, facts))
+    findings.extend(set_notes(pairs))
+    return CheckReport(tuple(findings), tuple(pairs), tuple(facts), fingerprint_of(facts))
 
 
-def _read_pair(case: Case) -> tuple[Volume, Volume | None]:
-    image = read_channels(case.images)
-    if case.label is None:
-        return image, None
-    label = read_label(case.label)
-    check_same_grid(image, label)
+def _read_case(
+    case: Case, check: HeaderCheck, findings: list[Finding]
+) -> tuple[Volume | None, Volume | None]:
+    """Read what headers promise; what cannot be read after all becomes a finding."""
+    image = label = None
+    if check.images_fit:
+        try:
+            image = read_channels(case.images)
+        except DataError as error:
+            findings.append(_explained(from_error(case, error, "unreadable")))
+    if check.label_fits and case.label is not None:
+        try:
+            label = read_label(case.label)
+        except DataError as error:
+            findings.append(_explained(from_error(case, error, "unreadable")))
+        else:
+            findings.extend(_label_findings(case, check, label))
     return image, label
 
 
-def _from_error(case: Case, error: DataError) -> Finding:
-    """Take cause and cure from the sentence; the file is the one that it names."""
-    cause, _, cure = str(error).rpartition("; ")
-    files = (*case.images, *((case.label,) if case.label else ()))
-    named = [path for path in files if str(path) in str(error)]
-    return Finding("error", case.case_id, named[0] if named else None, cause or cure, cure)
+def _explained(finding: Finding) -> Finding:
+    """Say more of the two reasons for which values are refused: NaN, and labels between classes."""
+    is_nan = "infinite voxels" in finding.cause
+    if finding.path is None or not (is_nan or "not whole numbers" in finding.cause):
+        return finding
+    try:
+        header, content = read_content(finding.path)
+        values = scaled(header, stored_voxels(header, content))
+    except DataError:
+        return finding
+    if is_nan:
+        places = np.argwhere(not_finite(values))
+        if not len(places):
+            return finding
+        first = tuple(int(place) for place in places[0][:3])
+        return replace(
+            finding, kind="not-finite", cause=f"{finding.cause}, the first at voxel {first}"
+        )
+    furthest = float(np.abs(values - np.rint(values)).max())
+    if furthest > NEARLY_WHOLE:
+        return replace(finding, kind="not-whole")
+    return replace(
+        finding,
+        kind="not-whole-nearly",
+        cause=f"{finding.cause}; none is further than {furthest:.2g} from one",
+        cure="round them to integers",
+    )
 
 
-def _case_findings(case: Case, image: Volume, label: Volume | None) -> Iterator[Finding]:
-    for path, channel in zip(case.images, image.array, strict=False):
+def scaled(header: StoredHeader, voxels: np.ndarray) -> np.ndarray:
+    """Take stored numbers through slope and intercept, in float64 where there are any."""
+    if header.scaling is None:
+        return voxels
+    slope, inter = header.scaling
+    with np.errstate(over="ignore", invalid="ignore"):
+        return voxels * slope + inter
+
+
+def not_finite(values: np.ndarray) -> np.ndarray:
+    """Mark NaN, infinity, and what becomes infinite when it is read as float32 (boolean)."""
+    with np.errstate(invalid="ignore"):
+        fits: np.ndarray = np.abs(values) <= np.finfo(np.float32).max
+    return ~fits
+
+
+def _value_findings(case: Case, image: Volume, label: Volume | None) -> Iterator[Finding]:
+    for number, channel in enumerate(image.array):
+        path = case.images[min(number, len(case.images) - 1)]
         if channel.min() == channel.max():
+            frame = f"frame {number} of " if len(image.array) > len(case.images) else ""
             yield Finding(
-                "error",
-                case.case_id,
-                path,
-                f"{path} is constant: every voxel is {float(channel.flat[0]):g}",
+                "error", "constant", case.case_id, path,
+                f"{frame}{path} is constant: every voxel is {float(channel.flat[0]):g}",
                 "replace the file or leave the case out",
-            )
-    if label is not None and label.array.min() == label.array.max():
-        yield Finding(
-            "warning",
-            case.case_id,
-            label.path,
-            f"label {label.path} has but one value, {int(label.array.flat[0])}, in every voxel",
-            "check that it is the right file; as training data it only shows background",
-        )
-    for volume in (image, label) if label is not None else (image,):
-        yield from _header_findings(case, volume)
-
-
-def _header_findings(case: Case, volume: Volume) -> Iterator[Finding]:
-    header = volume.header
-    sizes = np.abs(header["pixdim"][1:4].astype(float))
-    lengths = np.linalg.norm(volume.affine[:3, :3], axis=0)
-    if np.abs(sizes / lengths - 1).max() > _PIXDIM_TOLERANCE:
-        yield Finding(
-            "warning",
-            case.case_id,
-            volume.path,
-            f"{volume.path} says voxels of {_mm(sizes)} in pixdim and of {_mm(lengths)} in its "
-            "affine, which voxseg uses",
-            "make the two agree if other programs read the file",
-        )
-    if header["qform_code"] <= 0 and header["sform_code"] <= 0:
-        yield Finding(
-            "warning",
-            case.case_id,
-            volume.path,
-            f"{volume.path} does not say how it lies in the world (qform and sform codes are 0), "
-            "so its first axis is taken to run from right to left",
-            "set its sform if left and right matter",
-        )
-    distance = form_distance(volume)
-    if distance > _CONFLICT_VOXELS:
-        yield Finding(
-            "warning",
-            case.case_id,
-            volume.path,
-            f"qform and sform of {volume.path} lie up to {distance:.3g} voxels apart; voxseg uses "
-            "the sform, other programs may not",
-            "remove the wrong one if they should agree",
-        )
-
-
-def _duplicates(case: Case, image: Volume, seen: dict[str, str]) -> Iterator[Finding]:
-    """Find the same voxels under another case id: they would leak from training to validation."""
-    digest = content_hash(image.array, image.affine)
-    other = seen.setdefault(digest, case.case_id)
-    if other != case.case_id:
-        yield Finding(
-            "error",
-            case.case_id,
-            case.images[0],
-            f"{case.images[0]} has the same voxels as case {other}",
-            "remove one, or validation tests on training data",
-        )
-
-
-def _facts(case: Case, image: Volume, label: Volume | None) -> CaseFacts:
-    axes = orientation_of(image.affine).axes
-    values: dict[int, int] = {}
-    if label is not None:
-        found, counts = np.unique(label.array, return_counts=True)
-        values = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
-    return CaseFacts(
-        case_id=case.case_id,
-        shape=tuple(image.shape[axis] for axis in axes),
-        spacing=tuple(image.spacing[axis] for axis in axes),
-        percentiles=tuple(_percentiles(channel) for channel in image.array),
-        foreground_share=float(np.count_nonzero(image.array[0]) / math.prod(image.shape)),
-        foreground_shape=tuple(_extent(image.array[0])[axis] for axis in axes),
-        label_voxels=values,
-    )
-
-
-def _extent(channel: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    """Return the size of the box around the nonzero voxels, 0 if there are none."""
-    sizes = []
-    inside = channel != 0
-    for axis in range(channel.ndim):
-        used = np.flatnonzero(inside.any(tuple(set(range(channel.ndim)) - {axis})))
-        sizes.append(int(used[-1] - used[0]) + 1 if used.size else 0)
-    return tuple(sizes)
-
-
-def _percentiles(channel: np.ndarray[Any, Any]) -> tuple[float, ...]:
-    inside = channel[channel != 0]
-    if not inside.size:
-        return (0.0,) * len(PERCENTILES)
-    return tuple(float(value) for value in np.percentile(inside, PERCENTILES))
-
-
-def _set_findings(dataset: Dataset, facts: Sequence[CaseFacts]) -> Iterator[Finding]:
-    counts = Counter(len(one.percentiles) for one in facts)
-    usual = counts.most_common(1)[0][0] if counts else 0
-    for one in facts:
-        if len(one.percentiles) != usual:
+            )  # fmt: skip
+        elif label is not None and np.array_equal(channel, label.array):
             yield Finding(
-                "error",
-                one.case_id,
-                None,
-                f"case {one.case_id} has {len(one.percentiles)} channels where most have {usual}",
-                "give every case the same channels in the same order",
-            )
-    labelled = [one for one in facts if one.label_voxels]
-    if labelled and all(len(one.label_voxels) == 1 for one in labelled):
+                "error", "image-is-label", case.case_id, path,
+                f"{path} has the same voxels as its label {label.path}: the answer is in the input",
+                "give the image itself",
+            )  # fmt: skip
+
+
+def _label_findings(case: Case, check: HeaderCheck, label: Volume) -> Iterator[Finding]:
+    path, low = label.path, int(label.array.min())
+    if low == label.array.max():
         yield Finding(
-            "error",
-            "",
-            None,
-            f"none of the {len(labelled)} labels has more than one value: all are background",
-            "check that the label files are the right ones",
-        )
-    unnamed = sorted({value for one in labelled for value in one.label_voxels})
-    unnamed = [value for value in unnamed if value not in dataset.class_names]
-    if dataset.class_names and unnamed:
+            "warning", "one-value", case.case_id, path,
+            f"label {path} has but one value, {low}, in every voxel",
+            "check that it is the right file; as training data it only shows background",
+        )  # fmt: skip
+    if low < 0:
+        count = int(np.count_nonzero(label.array < 0))
         yield Finding(
-            "warning",
-            "",
-            None,
-            f"label values {', '.join(map(str, unnamed))} have no name in this {dataset.layout} "
-            "data set",
-            "check the labels, or add the names to its dataset.json",
-        )
-
-
-def _fingerprint(facts: Sequence[CaseFacts]) -> Fingerprint | None:
-    if not facts:
-        return None
-    num_channels = Counter(len(one.percentiles) for one in facts).most_common(1)[0][0]
-    usual = [one for one in facts if len(one.percentiles) == num_channels]
-    spacings = np.array([one.spacing for one in usual])
-    shapes = np.array([one.shape for one in usual])
-    voxels: Counter[int] = Counter()
-    cases: Counter[int] = Counter()
-    for one in usual:
-        voxels.update(one.label_voxels)
-        cases.update(one.label_voxels.keys())
-    percentiles = np.median([one.percentiles for one in usual], axis=0)
-    return Fingerprint(
-        num_cases=len(usual),
-        num_channels=num_channels,
-        median_spacing=_floats(np.median(spacings, axis=0)),
-        min_spacing=_floats(spacings.min(0)),
-        max_spacing=_floats(spacings.max(0)),
-        median_shape=_sizes(np.median(shapes, axis=0)),
-        min_shape=_sizes(shapes.min(0)),
-        max_shape=_sizes(shapes.max(0)),
-        label_voxels=dict(sorted(voxels.items())),
-        label_cases=dict(sorted(cases.items())),
-        percentiles=tuple(_floats(row) for row in percentiles),
-        foreground_share=float(np.median([one.foreground_share for one in usual])),
-        foreground_shape=_sizes(np.median([one.foreground_shape for one in usual], axis=0)),
-    )
-
-
-def _floats(values: np.ndarray[Any, Any]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
-
-
-def _sizes(values: np.ndarray[Any, Any]) -> tuple[int, ...]:
-    return tuple(round(float(value)) for value in values)
-
-
-def _mm(sizes: np.ndarray[Any, Any]) -> str:
-    return " x ".join(f"{size:.4g}" for size in sizes)
+            "warning", "negative-label", case.case_id, path,
+            f"label {path} has {count} negative voxels, down to {low}",
+            "voxseg trains on them as a class of its own; if they mean background or `ignore`, "
+            "write 0 there",
+        )  # fmt: skip
+    facts = check.pair.label
+    if facts is not None and facts.dtype.startswith("float"):
+        yield Finding(
+            "note", "float-label", case.case_id, path,
+            f"label {path} is stored as {facts.dtype}; all its values are whole numbers",
+            "nothing needs to be done unless another program stumbles",
+        )  # fmt: skip

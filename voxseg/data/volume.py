@@ -70,9 +70,12 @@ class Volume:
         """Voxel size in mm along X, Y, Z: lengths of the affine's columns in the file's units.
 
         ``pixdim`` has no say, so the size is that of the world the masks land in; ``check`` tells
-        where the two disagree. Headers without a unit count as mm.
+        where the two disagree. Headers without a unit, or with an unknown one, count as mm.
         """
-        unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
+        try:
+            unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
+        except KeyError:  # a code that the standard does not know
+            unit = 1.0
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * unit
         return tuple(float(length) for length in lengths)
 
@@ -265,7 +268,7 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], Any]:
             gzip.open(path, "rb") if is_compressed else path.open("rb") as file,
         ):
             image = image_class.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
-            _check_header(image, path, is_compressed)
+            check_header(image, path, is_compressed)
             voxels = np.asanyarray(image.dataobj)
             while is_compressed and file.read(2**20):
                 pass  # to the end, where gzip compares the checksum
@@ -281,7 +284,7 @@ def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
     ) from error
 
 
-def _check_header(image: Any, path: Path, is_compressed: bool) -> None:
+def check_header(image: Any, path: Path, is_compressed: bool) -> None:
     """Refuse what nibabel lets pass: odd shapes, types, sizes and affines."""
     shape, dtype = image.shape, image.get_data_dtype()
     if len(shape) < 3 or min(shape) < 1:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxseg.data.check import CheckReport, check_dataset
+from voxseg.data.check import CheckReport, check_dataset, check_headers
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
 from voxseg.engine.cases import forget_prepared, prepare_cases
@@ -93,8 +93,13 @@ def train(
 
 
 def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
-    """Find the cases of a data set and check each of them."""
+    """Find the cases of a data set and check each of them.
+
+    Raises:
+        DataError: Headers alone show that training cannot work; no voxel was read until then.
+    """
     dataset = find_cases(data, labels)
+    check_headers(dataset).raise_for_errors()
     return dataset, check_dataset(dataset)
 
 

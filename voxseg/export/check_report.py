@@ -1,0 +1,176 @@
+"""One HTML page about a checked data set: verdict, findings, pairs, and how its cases compare.
+
+The page stands alone and holds no picture of a subject: figures are bars of plain HTML, so that it
+prints and can be read without scripts.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from voxseg.files import write_text
+
+SCHEMA = 1
+"""The form of document that the page understands (``voxseg.data.check_document``)."""
+
+_MOST_CLASSES = 12
+_FIRST_OF_KIND = 3  # the rest of a kind is folded away: twenty files often have one habit
+_WILD = 3  # times the middle case's 99.5th percentile, where the axis of intensities ends
+_SEVERITIES = ("error", "warning", "note")
+
+
+def write_check_page(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write what a check found as one self-contained page.
+
+    Args:
+        path: Where; its folder is made if needed.
+        document: As ``check_document`` makes it, or as read from ``voxseg check --json``.
+
+    Raises:
+        ValueError: The document is of another schema.
+        VoxsegError: The file cannot be written.
+    """
+    from jinja2 import Environment
+
+    if document.get("schema") != SCHEMA:
+        raise ValueError(f"the document must have schema {SCHEMA}, got {document.get('schema')!r}")
+    text = resources.files("voxseg.export").joinpath("check_report.html")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = figure
+    environment.filters["by"] = _by
+    folder = f"{document['data']}/"
+    environment.filters["short"] = lambda sentence: sentence.replace(folder, "")
+    page = environment.from_string(text.read_text(encoding="utf-8")).render(
+        document=document,
+        name=Path(str(document["data"])).name or str(document["data"]),
+        groups=group_findings(document["findings"]),
+        first=_FIRST_OF_KIND,
+        is_scaled=any(file["scaling"] for file in _files(document)),
+        intensities=_intensities(document["cases"]),
+        classes=_classes(document),
+        spacings=_spacings(document["pairs"]),
+    )
+    write_text(path, page)
+    return path
+
+
+def group_findings(findings: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Sort findings by severity and put those of one kind together, first come first."""
+    order = {finding["kind"]: place for place, finding in reversed(list(enumerate(findings)))}
+
+    def key(finding: Mapping[str, Any]) -> tuple[int, int]:
+        return _SEVERITIES.index(finding["severity"]), order[finding["kind"]]
+
+    return [list(group) for _, group in groupby(sorted(findings, key=key), key)]
+
+
+def figure(value: float) -> str:
+    """Write a number with three digits or, from 1000 on, as a whole one."""
+    if value == round(value) or abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    if abs(value) < 0.001:
+        return f"{value:.2g}"
+    return f"{value:#.3g}".rstrip(".")
+
+
+def _by(numbers: Sequence[float]) -> str:
+    return " \u00d7 ".join(f"{number:.4g}" for number in numbers)
+
+
+def _files(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    pairs = document["pairs"]
+    return [file for pair in pairs for file in (*pair["images"], *([pair["label"]] * 1)) if file]
+
+
+def _intensities(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Place each channel's percentiles on one axis, from 0 or the lowest to the usual top.
+
+    The axis ends where all but the wildest cases do, or one odd scanner would press the others
+    into a line; bars beyond it are cut and marked.
+    """
+    channels = []
+    for c in range(max((len(case["percentiles"]) for case in cases), default=0)):
+        rows = [
+            (case["case_id"], case["percentiles"][c])
+            for case in cases
+            if c < len(case["percentiles"])
+        ]
+        tops = sorted(high for _, (_, _, high) in rows)
+        limit = _WILD * abs(tops[len(tops) // 2])
+        end = max(top for top in tops if top <= limit) if limit else tops[-1]
+        start = min(0.0, *(low for _, (low, _, _) in rows))
+        channels.append(
+            {
+                "number": c,
+                "start": start,
+                "end": end,
+                "rows": [
+                    {
+                        "case_id": case_id,
+                        "values": values,
+                        "places": [_share(value, start, end) for value in values],
+                        "is_cut": values[2] > end,
+                    }
+                    for case_id, values in rows
+                ],
+            }
+        )
+    return channels
+
+
+def _classes(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the classes with their volumes by case, as shares of the class's largest volume."""
+    mark, names = document["fingerprint"], document["class_names"]
+    found = [value for value in (mark["label_ml"] if mark else {}) if value != "0"]
+    shown = sorted(found, key=int)[:_MOST_CLASSES]
+    tops = {value: mark["label_ml"][value][2] for value in shown}
+    return {
+        "left_out": len(found) - len(shown),
+        "columns": [
+            {
+                "value": value,
+                "name": names.get(value, ""),
+                "volumes": mark["label_ml"][value],
+                "cases": mark["label_cases"][value],
+            }
+            for value in shown
+        ],
+        "rows": [
+            {
+                "case_id": case["case_id"],
+                "cells": [
+                    {
+                        "ml": case["label_ml"].get(value),
+                        "share": _share(case["label_ml"].get(value, 0.0), 0, tops[value]),
+                    }
+                    for value in shown
+                ],
+            }
+            for case in document["cases"]
+            if case["label_ml"]
+        ],
+    }
+
+
+def _spacings(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Count the images of each spacing and direction, most frequent first."""
+    counts: dict[tuple[str, str], int] = {}
+    for pair in pairs:
+        for file in pair["images"][:1]:
+            if file["shape"]:
+                key = (_by(file["spacing_mm"]), file["orientation"])
+                counts[key] = counts.get(key, 0) + 1
+    most = max(counts.values(), default=1)
+    return [
+        {"spacing": spacing, "orientation": way, "count": count, "share": 100 * count / most}
+        for (spacing, way), count in sorted(counts.items(), key=lambda item: -item[1])
+    ]
+
+
+def _share(value: float, start: float, end: float) -> float:
+    """Return where a value lies between two others, in percent, no further than they."""
+    if end <= start:
+        return 0.0
+    return round(100 * min(1.0, max(0.0, (value - start) / (end - start))), 2)
