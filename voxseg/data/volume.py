@@ -26,6 +26,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
 
 from voxseg.data.sniff import describe_head, nifti_version, read_head
 from voxseg.errors import DataError
@@ -37,10 +38,11 @@ _SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _WHOLE_TOLERANCE = 1e-4  # rounding noise of scaled integers, e.g. 255 * float32(1 / 255)
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more
+_SMALLEST_EDGE = 1e-6  # of a voxel, in the file's unit; smaller ones, and their inverse, are damage
 _reading = threading.local()
 _DAMAGED = (
     EOFError, OSError, ValueError, OverflowError, zlib.error,
-    ImageFileError, HeaderDataError, HeaderTypeError,
+    ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError,
 )  # fmt: skip
 
 
@@ -302,7 +304,8 @@ def check_header(image: Any, path: Path, is_compressed: bool) -> None:
     lengths = np.linalg.norm(matrix, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         volume = abs(np.linalg.det(matrix / lengths))
-    if not np.isfinite(image.affine).all() or not volume > 1e-6:
+    is_sane = bool(((lengths > _SMALLEST_EDGE) & (lengths < 1 / _SMALLEST_EDGE)).all())
+    if not np.isfinite(image.affine).all() or not is_sane or not volume > 1e-6:
         raise DataError(
             f"{path} has an affine that maps voxels to no volume (column lengths "
             f"{', '.join(f'{length:.3g}' for length in lengths)}); repair its qform or sform"

@@ -5,6 +5,7 @@
 
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from voxseg.errors import DataError, VoxsegError
 from voxseg.files import replacing
 
 FORMAT = 1
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: isinstance(value, int),
+    "model": lambda value: (
+        isinstance(value, dict) and all(isinstance(v, torch.Tensor) for v in value.values())
+    ),
+    "config": lambda value: isinstance(value, dict),
+    "in_channels": lambda value: isinstance(value, int) and 0 < value < _MOST_CHANNELS,
+    "spatial_dims": lambda value: value in (2, 3),
+}
+_MOST_CHANNELS = 1000
+"""More input channels are damage, and a network for them would fill the memory."""
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -32,7 +44,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         DataError: there is no such file, or it is not a voxseg checkpoint.
     """
     path = checkpoint_path(path)
-    broken = (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError)
+    broken = (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        OSError,
+    )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (*broken, KeyError, IndexError) as error:
@@ -45,8 +64,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is a torch file, but not a voxseg checkpoint; give a run folder, best.pt or "
             "last.pt"
         )
-    if content["format"] > FORMAT:
+    if isinstance(content["format"], int) and content["format"] > FORMAT:
         raise DataError(f"{path} was written by a newer voxseg; update voxseg to read it")
+    wrong = [name for name, is_right in _FIELDS.items() if not is_right(content.get(name))]
+    if wrong:
+        raise DataError(
+            f"{path} is damaged: its {wrong[0]!r} is not what voxseg writes; use another checkpoint"
+        )
     return content
 
 
