@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.layouts import Case
+from voxseg.data.check import CheckReport
+from voxseg.data.layouts import Case, Dataset
 from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_split
 from voxseg.data.volume import read_channels, read_label
 from voxseg.engine.config import dump
@@ -25,15 +26,8 @@ from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
 from voxseg.engine.predict import Predictor
-from voxseg.engine.train import (
-    SCORES,
-    TrainRequest,
-    examine,
-    open_run,
-    pick,
-    resumed_config,
-    train_fold,
-)
+from voxseg.engine.run_folder import SCORES, open_run
+from voxseg.engine.train import TrainRequest, examine, pick, resumed_config, train_fold
 from voxseg.errors import DataError, UsageError
 from voxseg.export.nifti import write_mask
 from voxseg.files import write_text
@@ -64,8 +58,19 @@ def crossval(
         dealing = replace(dealing, split=request.split)
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
+    with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
+        return _crossval(request, dealing, dataset, report, notify, say)
+
+
+def _crossval(
+    request: TrainRequest,
+    dealing: Dealing,
+    dataset: Dataset,
+    report: CheckReport,
+    notify: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Evaluation:
     run = request.run
-    open_run(run, resume=request.resume, overwrite=request.overwrite)
     resumed = request.resume and (run / "config.toml").is_file()
     if resumed:
         config = resumed_config(run / "config.toml", request.settings)

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,11 @@ from voxseg.engine.device import choose_compute, choose_device, deterministic
 from voxseg.engine.loop import Progress, TrainingRun, TrainResult
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
+from voxseg.engine.run_folder import open_run
 from voxseg.engine.stop import stop_on_signals
 from voxseg.errors import UsageError
 from voxseg.files import write_text
 
-SCORES = "scores.json"
-"""In the folder of a fold: its held-out cases are scored, the fold is finished."""
 _MAY_CHANGE_ON_RESUME = {
     ("train", "epochs"),
     ("train", "max_minutes"),
@@ -80,16 +78,16 @@ def train(
     """
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
-    open_run(request.run, resume=request.resume, overwrite=request.overwrite)
-    stored = request.run / "config.toml"
-    resumed = request.resume and stored.is_file()
-    if resumed:
-        config = resumed_config(stored, request.settings)
-        fold = read_split(request.run / "split.json")[0]
-    else:
-        config = complete(request.settings, dataset, report, planned=request.planned, say=say)
-        fold = _fold(request, dataset, config.train.seed)
-    return train_fold(dataset, fold, config, request, notify, say)
+    with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
+        stored = request.run / "config.toml"
+        resumed = request.resume and stored.is_file()
+        if resumed:
+            config = resumed_config(stored, request.settings)
+            fold = read_split(request.run / "split.json")[0]
+        else:
+            config = complete(request.settings, dataset, report, planned=request.planned, say=say)
+            fold = _fold(request, dataset, config.train.seed)
+        return train_fold(dataset, fold, config, request, notify, say)
 
 
 def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
@@ -166,31 +164,6 @@ def train_fold(
     )
     forget_prepared(run / "prepared")
     return result
-
-
-def open_run(run: Path, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder, or refuse one that already holds a run."""
-    if run.exists() and not run.is_dir():
-        raise UsageError(f"{run} is a file; -o names a folder for the run")
-    used = run.is_dir() and any(run.iterdir())
-    if used and not (resume or overwrite):
-        raise UsageError(
-            f"{run} already holds files; go on with --resume, start again with --overwrite, or "
-            "choose another -o"
-        )
-    if used and overwrite and not resume:
-        for name in ("checkpoints/last.pt", "checkpoints/best.pt", "log.jsonl", "config.toml"):
-            (run / name).unlink(missing_ok=True)
-        for events in (run / "tensorboard").glob("events.out.tfevents*"):
-            events.unlink()
-        # Folds of an earlier cross-validation would else count as finished.
-        for fold in run.glob("fold-*"):
-            if (fold / SCORES).is_file() or (fold / "checkpoints").is_dir():
-                shutil.rmtree(fold)
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make {run}: {error.strerror}; choose another -o") from None
 
 
 def resumed_config(stored: Path, settings: dict[str, Any]) -> Config:
