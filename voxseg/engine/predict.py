@@ -205,11 +205,11 @@ def _predict_one(
         members = Members()
         probabilities = predictor.probabilities(prepared, tta=request.tta, members=members)
         label = predictor.label(prepared, probabilities)
-        write_mask(target, label, source)
         if request.save_probabilities:
             _write_probabilities(predictor.config, prepared, probabilities, source, target)
         if request.save_uncertainty:
             _write_uncertainty(prepared, probabilities, members, source, target)
+        write_mask(target, label, source)  # last: where it is, --skip-existing finds all done
     except VoxsegError as error:
         return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
