@@ -57,16 +57,16 @@ def pool(
     """
     if device != "cpu":
         _refuse_plot(plot)
-        return _measure_device("pool", device, quick, as_json)
+        _measure_device("pool", device, quick, as_json)
+        return
     if _started_again(memory):
-        return None
+        return
     from voxseg.bench.pool import PoolBench, run_pool_bench
 
     bench = PoolBench(side=32, channels=4, count=100, repeats=1, sweep=False)
     screen = terminal.console(as_json)
     chosen = bench if quick else PoolBench(sweep=plot is not None or as_json)
     _show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
-    return None
 
 
 @app.command()
@@ -93,16 +93,16 @@ def slic(
     """
     if device != "cpu":
         _refuse_plot(plot)
-        return _measure_device("slic", device, quick, as_json)
+        _measure_device("slic", device, quick, as_json)
+        return
     if _started_again(memory):
-        return None
+        return
     from voxseg.bench.slic import SlicBench, run_slic_bench
 
     small = SlicBench(shape=(24, 20, 28), n_segments=30, tuning_voxels=4096, sweep=False)
     screen = terminal.console(as_json)
     chosen = small if quick else SlicBench(image=image, sweep=plot is not None or as_json)
     _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
-    return None
 
 
 def _refuse_plot(plot: Path | None) -> None:

@@ -1,4 +1,4 @@
-// What every kernel file begins with: number types, conversions, dynamic shared memory.
+// What every kernel file begins with: number types, conversions, order, shared memory.
 //
 // `voxseg/ops/nvrtc.py` puts this text in front of a kernel file, so that no file includes another
 // and NVRTC needs no header of its own. `REAL` chooses the type of features: 0 for float32, 1 for
@@ -54,3 +54,14 @@ __device__ __forceinline__ real from_float(float value) {
   return {u16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 #endif
+
+// Order-preserving map of a float to an integer. Both zeros are one value; NaN is above all.
+__device__ __forceinline__ u32 order_key(float value) {
+  if (value != value) return 0xffffffffu;
+  u32 bits = __float_as_uint(value + 0.f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+// A maximum as one key: the value above the inverted index, so that of equals the lowest index wins.
+__device__ __forceinline__ u64 max_key(float value, u32 voxel) {
+  return u64(order_key(value)) << 32 | (0xffffffffu - voxel);
+}

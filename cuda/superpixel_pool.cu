@@ -23,15 +23,6 @@
 #define RUN 8    // consecutive voxels that one thread merges before it uses an atomic
 #define FULL 0xffffffffu
 
-// Order-preserving map of a float to an integer. Both zeros are one value; NaN is above all.
-__device__ __forceinline__ u32 order_key(float value) {
-  if (value != value) return 0xffffffffu;
-  u32 bits = __float_as_uint(value + 0.f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ u64 max_key(float value, u32 voxel) {
-  return u64(order_key(value)) << 32 | (0xffffffffu - voxel);
-}
 __device__ __forceinline__ int key_voxel(u64 key) {
   return key ? int(0xffffffffu - u32(key)) : -1;
 }

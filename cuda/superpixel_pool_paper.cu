@@ -6,7 +6,7 @@
 
 #define THREADS 1024
 
-// Keys as in superpixel_pool.cu: 0 where a superpixel has no voxel.
+// Keys as the prelude makes them: 0 where a superpixel has no voxel.
 extern "C" __global__ void __launch_bounds__(THREADS)
 paper_max(const real* features, const int* superpixels, u64* keys, int channels, int count,
           i64 voxels) {
@@ -16,11 +16,8 @@ paper_max(const real* features, const int* superpixels, u64* keys, int channels,
   const real* channel = features + i64(blockIdx.x) * voxels;
   const int* labels = superpixels + i64(blockIdx.x) / channels * voxels;
   for (i64 i = threadIdx.x; i < voxels; i += blockDim.x) {
-    float value = to_float(channel[i]) + 0.f;
-    u32 bits = __float_as_uint(value);
-    u32 ordered = value != value ? 0xffffffffu : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     if (u32(labels[i]) < u32(count))
-      atomicMax(&table[labels[i]], u64(ordered) << 32 | (0xffffffffu - u32(i)));
+      atomicMax(&table[labels[i]], max_key(to_float(channel[i]), u32(i)));
   }
   __syncthreads();
   for (int k = threadIdx.x; k < count; k += blockDim.x)

@@ -272,7 +272,7 @@ def test_an_image_too_large_is_refused():
     labels = torch.zeros(1, dtype=torch.int32).expand(1, 2**16, 2**16)
     features = torch.zeros(1).expand(1, 1, 2**16, 2**16)
     with pytest.raises(ValueError, match="4294967296 voxels is too large"):
-        cuda._check_size(features[0, 0].numel())
+        cuda.check_size(features[0, 0].numel())
     with pytest.raises(ValueError, match="4294967296 voxels is too large"):
         make_tiles(labels, 1)
 

@@ -16,7 +16,7 @@ from voxseg.data.cases import Case
 from voxseg.data.volume import case_name
 from voxseg.errors import DataError
 
-_CASE_COLUMNS = ("case", "case_id", "id", "subject")
+CASE_COLUMNS = ("case", "case_id", "id", "subject")
 _LABEL_COLUMNS = ("label", "seg", "mask")
 _IMAGE_COLUMN = re.compile(r"^image_?(\d*)$")
 _LABELLED_KEYS = ("training", "train", "validation", "val")
@@ -29,10 +29,7 @@ def read_csv(path: Path) -> list[Case]:
     Raises:
         DataError: The header has no ``image``, or a row lacks a file that exists.
     """
-    lines = _read_text(path).splitlines()
-    separator = max(",;\t", key=lines[0].count) if lines else ","
-    rows = list(csv.DictReader(lines, delimiter=separator))
-    header = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
+    header, rows = read_table(path)
     images = sorted(
         (int(match[1] or 1), header[name])
         for name in header
@@ -43,7 +40,7 @@ def read_csv(path: Path) -> list[Case]:
             f"{path} lists no images; it needs a header with the columns case,image,label and a "
             "row for each case"
         )
-    case_column = next((header[name] for name in _CASE_COLUMNS if name in header), None)
+    case_column = next((header[name] for name in CASE_COLUMNS if name in header), None)
     label_column = next((header[name] for name in _LABEL_COLUMNS if name in header), None)
     return [
         _case(
@@ -57,6 +54,21 @@ def read_csv(path: Path) -> list[Case]:
         )
         for number, row in enumerate(rows, start=2)
     ]
+
+
+def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """Read a table separated by commas, semicolons or tabs.
+
+    Returns:
+        Its columns, lower-case name -> name as written; and its rows by the latter.
+
+    Raises:
+        DataError: The file cannot be read or is not text.
+    """
+    lines = _read_text(path).splitlines()
+    separator = max(",;\t", key=lines[0].count) if lines else ","
+    rows = list(csv.DictReader(lines, delimiter=separator))
+    return {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}, rows
 
 
 def read_json(path: Path) -> tuple[list[Case], list[Case]]:
@@ -140,7 +152,7 @@ def _case(path: Path, where: str, fields: Mapping[str, Any]) -> Case:
         raise DataError(f"{where} of {path} names no image; fill it in or remove it")
     files = tuple(_existing(path, where, name) for name in names)
     label = next((fields[key] for key in _LABEL_COLUMNS if fields.get(key)), None)
-    case_id = next((fields[key] for key in _CASE_COLUMNS if fields.get(key)), None)
+    case_id = next((fields[key] for key in CASE_COLUMNS if fields.get(key)), None)
     return Case(
         case_id=str(case_id).strip() if case_id else case_name(files[0]),
         images=files,

@@ -3,12 +3,12 @@
 The result is an artefact, ``split.json``, with a hash that names it in every manifest.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxseg.data.case_lists import CASE_COLUMNS, read_table
 from voxseg.data.check import CheckReport
 from voxseg.data.splits import (
     Fold,
@@ -25,7 +25,6 @@ from voxseg.errors import DataError, UsageError
 
 VOLUME = "volume"
 """What ``Dealing.strata`` says to stratify by the volume of all foreground classes."""
-_CASE_COLUMNS = ("case", "case_id", "id", "subject")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +108,8 @@ def _volumes(report: CheckReport) -> dict[str, float]:
 
 def _column(path: Path, names: Sequence[str], case_ids: Sequence[str]) -> dict[str, str]:
     """Read what a table says of every case; the column is the first of ``names`` that it has."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is not text"
-        raise DataError(
-            f"cannot read {path} ({reason}); it must be a CSV with the columns case,{names[0]}"
-        ) from None
-    separator = max(",;\t", key=lines[0].count) if lines else ","
-    rows = list(csv.DictReader(lines, delimiter=separator))
-    header = {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}
-    case = next((header[name] for name in _CASE_COLUMNS if name in header), None)
+    header, rows = read_table(path)
+    case = next((header[name] for name in CASE_COLUMNS if name in header), None)
     value = next((header[name] for name in names if name in header), None)
     if case is None or value is None:
         raise DataError(

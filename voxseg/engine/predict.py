@@ -202,7 +202,7 @@ def _predict_one(
         source = read_channels(case.images)
         prepared = predictor.prepare(case)
         memory = predictor.memory(prepared)
-        members = Members()
+        members = Members(entropy=request.save_uncertainty)
         probabilities = predictor.probabilities(prepared, tta=request.tta, members=members)
         label = predictor.label(prepared, probabilities)
         if request.save_probabilities:

@@ -35,9 +35,14 @@ def entropy(probabilities: Array) -> Floats:
 
 
 class Members:
-    """What is remembered of each member's prediction; its probabilities are not."""
+    """What is remembered of each member's prediction; its probabilities are not.
 
-    def __init__(self) -> None:
+    Args:
+        entropy: take account of each member's entropy, which ``disagreement`` needs.
+    """
+
+    def __init__(self, *, entropy: bool = True) -> None:
+        self._with_entropy = entropy
         self._entropy: Floats | None = None
         self._voxels: list[NDArray[np.int64]] = []
 
@@ -48,8 +53,9 @@ class Members:
 
     def add(self, probabilities: Array) -> None:
         """Take account of one member's (N, *S) probabilities."""
-        own = entropy(probabilities)
-        self._entropy = own if self._entropy is None else self._entropy + own
+        if self._with_entropy:
+            own = entropy(probabilities)
+            self._entropy = own if self._entropy is None else self._entropy + own
         winners = probabilities.argmax(0)
         self._voxels.append(np.bincount(winners.ravel(), minlength=len(probabilities)))
 

@@ -107,15 +107,29 @@ def superpixel_plan(superpixels: Tensor, count: int) -> SuperpixelPlan:
 
 def check_labels(superpixels: Tensor, count: int) -> None:
     """Refuse what is no label map, in one sentence."""
-    is_integer = not (superpixels.is_floating_point() or superpixels.is_complex())
-    if not is_integer or superpixels.dtype == torch.bool:
-        raise TypeError(f"superpixels must be integer, got {superpixels.dtype}")
+    check_integer(superpixels)
     if superpixels.ndim not in (2, 3, 4):
         raise ValueError(
             f"superpixels must be (B, *S) with 1 to 3 spatial axes, got {tuple(superpixels.shape)}"
         )
     if not 0 <= count < 2**31 - 1:
         raise ValueError(f"count must be in [0, 2**31 - 1), got {count}")
+
+
+def check_integer(superpixels: Tensor) -> None:
+    """Refuse labels that are no integers."""
+    is_integer = not (superpixels.is_floating_point() or superpixels.is_complex())
+    if not is_integer or superpixels.dtype == torch.bool:
+        raise TypeError(f"superpixels must be integer, got {superpixels.dtype}")
+
+
+def check_size(voxels: int) -> None:
+    """Refuse an image whose voxels the kernels cannot number."""
+    if voxels > _MOST_VOXELS:
+        raise ValueError(
+            f"an image of {voxels} voxels is too large for the GPU's pooling (2**31 - 1 at most); "
+            "pool it in parts"
+        )
 
 
 def plain() -> bool:
@@ -133,11 +147,7 @@ def make_tiles(superpixels: Tensor, count: int) -> Tiles:
     batch = superpixels.shape[0]
     shape = _three(tuple(superpixels.shape[1:]))
     voxels = math.prod(shape)
-    if voxels > _MOST_VOXELS:
-        raise ValueError(
-            f"an image of {voxels} voxels is too large for the GPU's pooling (2**31 - 1 at most); "
-            "pool it in parts"
-        )
+    check_size(voxels)
     try:
         return _sorted_tiles(superpixels.reshape(batch, *shape), count)
     except torch.OutOfMemoryError as error:

@@ -23,7 +23,13 @@ from voxseg.ops import portable
 from voxseg.ops.cpu import superpixel_pool as cpu
 from voxseg.ops.cuda import superpixel_pool as cuda
 from voxseg.ops.portable import empty_like_features, index_dtype
-from voxseg.ops.superpixel_plan import SuperpixelPlan, check_labels, narrow, superpixel_plan
+from voxseg.ops.superpixel_plan import (
+    SuperpixelPlan,
+    check_integer,
+    check_labels,
+    narrow,
+    superpixel_plan,
+)
 
 __all__ = ["SuperpixelPlan", "superpixel_plan", "superpixel_pool", "superpixel_unpool"]
 
@@ -136,12 +142,7 @@ def _check_types(name: str, tensor: Tensor, superpixels: Tensor) -> None:
             f"{name} must be float64, float32, float16 or bfloat16, got {tensor.dtype}: "
             f"convert with .float()"
         )
-    if (
-        superpixels.is_floating_point()
-        or superpixels.is_complex()
-        or (superpixels.dtype == torch.bool)
-    ):
-        raise TypeError(f"superpixels must be integer, got {superpixels.dtype}")
+    check_integer(superpixels)
     if tensor.device != superpixels.device:
         raise ValueError(
             f"{name} and superpixels must be on one device, got {tensor.device} and "

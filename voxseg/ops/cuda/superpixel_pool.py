@@ -19,6 +19,7 @@ from voxseg.ops.portable import empty_like_features
 from voxseg.ops.superpixel_plan import (
     TILE_VOXELS,
     Tiles,
+    check_size,
     find_tiles,
     find_tiles_if_worth_it,
     plain,
@@ -42,7 +43,7 @@ def superpixel_max(features: Tensor, superpixels: Tensor, count: int) -> tuple[T
     superpixels = superpixels.contiguous()
     B, C = features.shape[:2]
     voxels = math.prod(features.shape[2:])
-    _check_size(voxels)
+    check_size(voxels)
     values = features.new_empty((B, C, count))
     argmax = torch.empty((B, C, count), dtype=torch.int32, device=features.device)
     run = nvrtc.kernels(_OP, features.device, features.dtype)
@@ -103,7 +104,7 @@ def superpixel_unpool(values: Tensor, superpixels: Tensor, channels_last: bool) 
     B, C, K = values.shape
     out = empty_like_features(values, [B, C, *superpixels.shape[1:]], channels_last)
     voxels = math.prod(superpixels.shape[1:])
-    _check_size(voxels)
+    check_size(voxels)
     run = nvrtc.kernels(_BACK, values.device, values.dtype)
     arguments: list[nvrtc.Argument]
     if channels_last:
@@ -168,14 +169,6 @@ def _laid_out(features: Tensor) -> tuple[Tensor, bool]:
     if features.movedim(1, -1).is_contiguous():
         return features, True
     return features.contiguous(), False
-
-
-def _check_size(voxels: int) -> None:
-    if voxels >= 2**31:
-        raise ValueError(
-            f"an image of {voxels} voxels is too large for the GPU's pooling (2**31 - 1 at most); "
-            "pool it in parts"
-        )
 
 
 def _grid(threads: int) -> tuple[int]:
