@@ -1,6 +1,5 @@
 """One process a run folder; what is in it is not lost by mistake."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -31,15 +30,16 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE, text=True
     ) as holder:
-        assert holder.stdout.readline() == "held\n"
-        (run / "log.jsonl").write_text("an unfinished run's")
-        for changes in ({"resume": True}, {"overwrite": True}):
-            with pytest.raises(UsageError, match="another voxseg process is working in"):
-                take(run, **changes)
-        assert (run / "log.jsonl").exists()
-        # Killed without a chance to clean up.
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.wait()
+        try:
+            assert holder.stdout.readline() == "held\n"
+            (run / "log.jsonl").write_text("an unfinished run's")
+            for changes in ({"resume": True}, {"overwrite": True}):
+                with pytest.raises(UsageError, match="another voxseg process is working in"):
+                    take(run, **changes)
+            assert (run / "log.jsonl").exists()
+        finally:
+            # Killed without a chance to clean up.
+            holder.send_signal(signal.SIGKILL)
     take(run, resume=True)
 
 
