@@ -32,6 +32,7 @@ def crossval(
     ] = None,
     seed: options.Seed = None,
     deterministic: options.Deterministic = False,
+    workers: options.Workers = None,
     init_from: Annotated[
         Path | None,
         typer.Option("--init-from", help="A cross-validation with the same split, fold by fold."),
@@ -49,7 +50,7 @@ def crossval(
     from voxseg.engine.dealing import Dealing
     from voxseg.engine.train import TrainRequest
 
-    flags = training_flags(epochs, max_minutes, seed, deterministic)
+    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
         run=output,
