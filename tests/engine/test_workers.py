@@ -1,6 +1,7 @@
 """Workers: in order, the same items whatever becomes of them, and nothing is left behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,6 +109,12 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def children(parent):
+    """Process ids of the children of a process."""
+    lists = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(pid) for path in lists for pid in path.read_text().split()]
 
 
 def wait_until_dead(pids):
@@ -233,6 +240,33 @@ def test_workers_end_when_the_parent_is_killed(making, tmp_path):
         assert all(map(alive, pids))
         parent.kill()
     wait_until_dead(pids)
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_program_with_a_checkpoint_and_its_workers(subjects, tmp_path):
+    run = tmp_path / "run"
+    words = ["--set", "train.patch_voxels=[16,16,16]", "--set", "train.steps_per_epoch=3"]
+    words += ["--epochs", "4000", "--device", "cpu", "--workers", "2"]
+    program = subprocess.Popen(
+        [sys.executable, "-m", "voxseg", "train", str(subjects), "-o", str(run), *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with program:
+        deadline = time.monotonic() + 180
+        while not (run / "checkpoints" / "last.pt").exists():
+            assert program.poll() is None, program.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        workers = children(program.pid)
+        assert len(workers) == 2
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+        _, said = program.communicate(timeout=60)
+    assert program.returncode == 130
+    assert re.fullmatch(r"voxseg: stopped after step \d+ of 12000; .* and --resume\n", said)
+    assert not any(map(alive, workers))
 
 
 def test_worker_count_follows_the_device():
