@@ -117,6 +117,7 @@ def test_only_entries_and_old_leftovers_are_removed(folder):
         folder / "supervoxels" / "study.npy",
         own / "study.npy",
         own / f"02{1:062x}.npy",
+        own / f"01{1:062x}.npy.bak",
         own / f".part-abc_def1-02{1:062x}.npy",
         own / ".part-abc_def1-report.npy",
         folder / "kernels" / "slic.cubin",
