@@ -203,13 +203,14 @@ def test_a_worker_that_always_crashes_ends_the_run(start, making):
     ]
 
 
+@pytest.mark.parametrize("count", [0, 2])
 @pytest.mark.parametrize("kind", ["data", "bug"])
-def test_an_error_comes_back_with_its_own_traceback(kind, start, making):
+def test_an_error_comes_back_with_its_own_traceback(kind, count, start, making):
     expected = {
         "data": (DataError, r"^a\.nii\.gz is bad; mend it$"),
         "bug": (VoxsegError, r"^making 2 failed: ZeroDivisionError: oh; --debug shows where$"),
     }[kind]
-    with start(partial(making.fail, kind), range(4), 2) as items:
+    with start(partial(making.fail, kind), range(4), count) as items:
         pids = items.pids
         assert [next(items), next(items)] == [0, 1]
         with pytest.raises(expected[0], match=expected[1]) as caught:
@@ -218,6 +219,14 @@ def test_an_error_comes_back_with_its_own_traceback(kind, start, making):
     assert "making.py" in "".join(traceback.format_exception(caught.value))
     assert not any(map(alive, pids))
     assert not start.said
+
+
+def test_workers_that_cannot_be_started_are_one_sentence(start, making, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    match = r"^cannot start a worker process \(.*no-python'\); use fewer, or --workers 0 for none$"
+    with pytest.raises(VoxsegError, match=match), start(making.square, range(4), 2):
+        pass
+    assert not list((tmp_path / "shared").iterdir())
 
 
 def test_workers_leave_interrupts_to_the_parent(start, making):

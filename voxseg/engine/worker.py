@@ -38,6 +38,11 @@ class Failed:
     """The error itself, if it is one that a user can cure."""
 
 
+def summary(error: BaseException) -> str:
+    """Give type and message of an error in one line."""
+    return " ".join(traceback.format_exception_only(error)[0].split())
+
+
 def main() -> None:
     """Run as a worker; the process ends here."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
@@ -69,9 +74,8 @@ def _work(job: Path, skip: int, stride: int, results: io.FileIO) -> None:
         try:
             blocks = pack(Made(make(key)))
         except Exception as error:
-            summary = " ".join(traceback.format_exception_only(error)[0].split())
             cured = error if isinstance(error, VoxsegError) else None
-            blocks = pack(Failed(summary, traceback.format_exc(), cured))
+            blocks = pack(Failed(summary(error), traceback.format_exc(), cured))
         send(results, blocks)
 
 

@@ -24,7 +24,7 @@ from typing import IO, Any, Generic, Self, TypeVar, cast, final
 import torch
 
 from voxseg.engine.wire import pickle_sharing, receive
-from voxseg.engine.worker import Failed
+from voxseg.engine.worker import Failed, summary
 from voxseg.errors import VoxsegError
 from voxseg.files import replacing
 
@@ -79,8 +79,8 @@ class Workers(Generic[Key, Item]):
 
     Raises:
         VoxsegError: from the iterator. ``make`` failed: its own VoxsegError, or one sentence that
-            names the item, with the worker's traceback as its cause; or workers died more than
-            ``RESTARTS`` times.
+            names the item, with the original traceback as its cause; or workers cannot be started,
+            or died more than ``RESTARTS`` times.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Workers(Generic[Key, Item]):
         if self._next >= len(self._keys):
             raise StopIteration
         key = self._keys[self._next]
-        item = self._receive(key) if self._count else self._make(key)
+        item = self._receive(key) if self._count else self._make_here(key)
         self._next += 1
         return item
 
@@ -150,7 +150,20 @@ class Workers(Generic[Key, Item]):
 
     def _start(self, first: int) -> "_Process":
         assert self._job is not None
-        return _Process([str(self._job), str(first), str(self._count)])
+        try:
+            return _Process([str(self._job), str(first), str(self._count)])
+        except OSError as error:
+            raise VoxsegError(
+                f"cannot start a worker process ({error}); use fewer, or --workers 0 for none"
+            ) from error
+
+    def _make_here(self, key: Key) -> Item:
+        try:
+            return self._make(key)
+        except VoxsegError:
+            raise
+        except Exception as error:
+            raise VoxsegError(self._sentence(key, summary(error))) from error
 
     def _receive(self, key: Key) -> Item:
         index = self._next % self._count
@@ -165,9 +178,10 @@ class Workers(Generic[Key, Item]):
             cause = WorkerOutput(answer.trace)
             if answer.error is not None:
                 raise answer.error from cause
-            raise VoxsegError(
-                f"{self._describe(key)} failed: {answer.summary}; --debug shows where"
-            ) from cause
+            raise VoxsegError(self._sentence(key, answer.summary)) from cause
+
+    def _sentence(self, key: Key, what: str) -> str:
+        return f"{self._describe(key)} failed: {what}; --debug shows where"
 
     def _start_again(self, index: int, key: Key) -> None:
         process = self._processes[index]
@@ -190,15 +204,19 @@ class _Process:
     def __init__(self, arguments: list[str]) -> None:
         self._ended: tuple[str, str] | None = None
         self._output = cast(IO[bytes], tempfile.TemporaryFile())  # noqa: SIM115  # closed in end()
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "voxseg.engine.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._output,
-            bufsize=0,
-            env=_environment(),
-            process_group=0,  # a terminal's Ctrl-C does not reach it
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "voxseg.engine.worker", *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._output,
+                bufsize=0,
+                env=_environment(),
+                process_group=0,  # a terminal's Ctrl-C does not reach it
+            )
+        except OSError:
+            self._output.close()
+            raise
 
     @property
     def pid(self) -> int:
