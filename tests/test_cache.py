@@ -102,6 +102,20 @@ def test_what_was_not_used_for_longest_goes_first(folder, monkeypatch):
     assert files(folder) == [f"supervoxels/{NAMES[n]}" for n in (0, 3, 4)]
 
 
+def test_the_whole_is_looked_at_now_and_then(folder, monkeypatch):
+    looked = []
+    monkeypatch.setattr(cache, "_added", cache._Added())
+    monkeypatch.setattr(cache, "trim", looked.append)
+    monkeypatch.setenv("VOXSEG_CACHE_GB", str(50 * 3 * 232 / 1e9))
+    seen = []
+    for name in NAMES:
+        keep(SUPERVOXELS, name, CONTENT)
+        seen.append(len(looked))
+    # At first, and when a fiftieth of the limit, three entries, was exceeded.
+    assert seen == [1, 1, 1, 1, 2, 2, 2, 2]
+    assert set(looked) == {34_800}
+
+
 def test_what_is_larger_than_the_limit_is_not_kept(folder, monkeypatch):
     keep(SUPERVOXELS, NAMES[1], CONTENT)
     monkeypatch.setenv("VOXSEG_CACHE_GB", "0.0000001")

@@ -27,6 +27,7 @@ DEFAULT_GB = 10.0
 """Size limit where ``VOXSEG_CACHE_GB`` is not set."""
 _HASH_BYTES = 32
 _DAY = 86_400.0
+_UNCHECKED = 0.02  # share of the limit that a process may add before it looks at the whole again
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,16 @@ class Entry:
     """When it was last read or written, in seconds since 1970."""
 
 
+@dataclass
+class _Added:
+    """What this process has kept since it last looked at the whole cache."""
+
+    size: float = math.inf  # it never has
+
+
+_added = _Added()
+
+
 def recall(kind: Kind, name: str) -> bytes | None:
     """Give the content that was kept under ``name``; None if there is none, or it is damaged."""
     path = cache_folder() / kind.name / name
@@ -71,7 +82,10 @@ def recall(kind: Kind, name: str) -> bytes | None:
 
 
 def keep(kind: Kind, name: str, content: bytes) -> None:
-    """Keep ``content`` under ``name``, then hold the cache to its limit.
+    """Keep ``content`` under ``name``, and hold the cache to its limit.
+
+    The whole is looked at when this process has added a fiftieth of the limit, not for each of
+    thousands of small entries.
 
     Raises:
         UsageError: ``VOXSEG_CACHE_GB`` is not a size. Nothing else is an error.
@@ -82,7 +96,10 @@ def keep(kind: Kind, name: str, content: bytes) -> None:
         with suppress(VoxsegError), replacing(path) as temporary, temporary.open("wb") as file:
             file.write(content)
             file.write(_hash(name, content))
-    trim(limit)
+    _added.size += len(content) + _HASH_BYTES
+    if _added.size > _UNCHECKED * limit:
+        _added.size = 0
+        trim(limit)
 
 
 def limit_bytes() -> int:
@@ -163,11 +180,12 @@ def _matching(kind: Kind, pattern: re.Pattern[str]) -> list[Entry]:
     root = cache_folder() / kind.name
     found = []
     for folder, _, files in os.walk(root):
+        inside = Path(folder).relative_to(root).as_posix()
         for file in files:
-            path = Path(folder) / file
-            if not pattern.fullmatch(path.relative_to(root).as_posix()):
+            if not pattern.fullmatch(file if inside == "." else f"{inside}/{file}"):
                 continue
             with suppress(OSError):  # removed meanwhile
+                path = Path(folder) / file
                 facts = path.lstat()
                 found.append(Entry(path, facts.st_size, facts.st_mtime))
     return sorted(found, key=lambda entry: entry.used)
