@@ -188,6 +188,7 @@ def test_a_death_is_noticed_within_a_second(making, tmp_path):
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 def test_a_worker_that_always_crashes_ends_the_run(start, making):
     with start(making.crash, range(4), 2) as items:
         assert next(items) == 0
