@@ -45,6 +45,8 @@ class PatchSampler:
         augment: variation, applied to each patch.
         coordinates: add coordinate channels.
         seed: of the whole run.
+        share: which samples of a batch are drawn here: ``share[0]`` and each ``share[1]``-th after
+            it. The samples do not depend on who draws them.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class PatchSampler:
         augment: Augment,
         coordinates: bool,
         seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self._share = share
         self._cases = cases
         self._patch = patch_voxels
         self._class_share = class_share
@@ -68,8 +72,12 @@ class PatchSampler:
         self._positions = [_class_positions(case, num_classes, rng) for case in cases]
 
     def batch(self, step: int, size: int) -> Batch:
-        """Draw the batch of global ``step``: the same for the same step, whatever came before."""
-        samples = [self._sample([self._seed, step, b]) for b in range(size)]
+        """Draw the batch of global ``step``: the same for the same step, whatever came before.
+
+        Of its ``size`` samples, those of this process's share; there must be one.
+        """
+        first, stride = self._share
+        samples = [self._sample([self._seed, step, b]) for b in range(first, size, stride)]
         image = torch.stack([s["image"] for s in samples])
         if self._coordinates:
             image = torch.cat([image, torch.stack([s["coordinates"] for s in samples])], dim=1)
