@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,7 +82,12 @@ def _draw_top(upper: "Axes", lower: "Axes", top: ReliabilityCurve) -> None:
     width = 1 / len(top.voxels)
     starts = [index * width for index in range(len(top.voxels))]
     filled = [index for index, n in enumerate(top.voxels) if n]
-    style = {"width": width, "align": "edge", "edgecolor": "white", "linewidth": 0.8}
+    style: dict[str, Any] = {
+        "width": width,
+        "align": "edge",
+        "edgecolor": "white",
+        "linewidth": 0.8,
+    }
     places = [starts[index] for index in filled]
     right = [top.accuracy[index] for index in filled]
     upper.bar(places, right, color=_BAR, zorder=2, label="right", **style)
@@ -105,7 +110,7 @@ def _draw_classes(upper: "Axes", lower: "Axes", classes: Sequence[ReliabilityCur
     for place, k in enumerate(shown):
         curve, colour, mark = classes[k], _COLOURS[place], _MARKS[place]
         filled = [index for index, n in enumerate(curve.voxels) if n]
-        style = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.4}
+        style: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 4, "linewidth": 1.4}
         x = [curve.confidence[index] for index in filled]
         upper.plot(
             x,
