@@ -196,3 +196,12 @@ def test_calibrate_rejects_what_does_not_fit():
             calibrate(bad, truth, SPACING)
     with pytest.raises(ValueError, match="do not add"):
         _ = calibrate(shares, truth, SPACING) + calibrate(shares[:2], truth % 2, SPACING)
+
+
+def test_of_equal_probabilities_the_lowest_class_wins():
+    truth = np.zeros((2, 2, 2), np.uint8)
+    truth[0] = 1
+    even = calibrate(np.full((2, 2, 2, 2), 0.5), truth, (1, 1, 1)).everywhere.top
+    assert (even.num_voxels, sum(even.correct)) == (8, 4)
+    truth[0] = 0
+    assert calibrate(np.full((2, 2, 2, 2), 0.5), truth, (1, 1, 1)).everywhere.top.accuracy[7] == 1
