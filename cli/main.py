@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from voxseg import __version__
+from voxseg.engine import process
 from voxseg.errors import VoxsegError
 
 from . import (
@@ -20,7 +21,6 @@ from . import (
     evaluate,
     models,
     predict,
-    process,
     reproduce,
     split,
     supervoxels,

@@ -51,6 +51,8 @@ class Progress:
     seconds_left: float
     dice: float
     """Latest validated mean foreground Dice; NaN before the first validation."""
+    name: str = ""
+    """Which of several trainings at once; empty for one alone."""
 
 
 @dataclass
