@@ -187,6 +187,22 @@ def test_a_choice_is_not_used_where_it_does_not_belong(run, tmp_path):
         find_postprocessing(folder, True, LABELS)
 
 
+def test_several_seeds_do_what_all_of_them_chose(run, tmp_path):
+    parts, truths = run()
+    postprocess_crossval(tmp_path / "cv", parts, truths, LABELS, 1.0, lambda _: None)
+    document = json.loads((tmp_path / "cv" / "postprocessing.json").read_text())
+    folder = tmp_path / "seeds"
+    for seed, operations in enumerate((["largest_component", "fill_holes"], ["fill_holes"])):
+        write_split(folder / f"seed-{seed}" / "split.json", parts)
+        assert find_postprocessing(folder, True, LABELS) is None
+        document["classes"][1]["operations"] = operations
+        (folder / f"seed-{seed}" / "postprocessing.json").write_text(json.dumps(document))
+    assert find_postprocessing(folder, True, LABELS).operations == {2: ("fill_holes",)}
+    document["classes"][1]["operations"] = []
+    (folder / "seed-1" / "postprocessing.json").write_text(json.dumps(document))
+    assert find_postprocessing(folder, True, LABELS) is None
+
+
 DAMAGES = (
     lambda d: d.update(schema="voxseg.postprocessing/9"),
     lambda d: d.pop("classes"),

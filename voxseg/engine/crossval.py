@@ -98,6 +98,7 @@ def crossval(
             "folds": len(parts),
             "seeds": [config.train.seed + n for n in range(count)],
             "jobs": effort.jobs,
+            "postprocess": postprocess,
             "device": describe_device(choose_device(request.device)),
             "data_folder": str(request.data.resolve()),
             "label_folder": str(request.labels.resolve()) if request.labels else None,

@@ -4,7 +4,7 @@ A cross-validation writes it (``engine/postprocess.py``); ``voxseg predict`` doe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +32,6 @@ class Postprocessing:
     split_hash: str
     """Of the split whose out-of-fold predictions it was chosen on."""
 
-    def __bool__(self) -> bool:
-        """Whether anything is done at all."""
-        return bool(self.operations)
-
     def __str__(self) -> str:
         """Name classes and operations on one line."""
         return describe(self.operations, dict(zip(self.labels, self.names, strict=True)))
@@ -60,7 +56,8 @@ def find_postprocessing(
     """Find what is to be done to the label maps of some networks.
 
     Args:
-        checkpoint: what predicts; a cross-validation's folder may have a file of its own.
+        checkpoint: what predicts; a cross-validation's folder may have a file of its own. One with
+            several seeds has one for each, and what all of them do is done.
         wanted: a file; or True for the cross-validation's own, False for none.
         labels: classes of the networks.
 
@@ -71,22 +68,39 @@ def find_postprocessing(
         UsageError: the file is for other classes.
         DataError: a file is missing or damaged, or was chosen on another split than the folder's.
     """
-    path = wanted if isinstance(wanted, Path) else checkpoint / POSTPROCESSING
-    if wanted is False or (wanted is True and not path.is_file()):
+    paths = [wanted] if isinstance(wanted, Path) else _own(checkpoint) if wanted else []
+    found = [read_postprocessing(path) for path in paths]
+    for path, one in zip(paths, found, strict=True):
+        if one.labels != labels.values:
+            raise UsageError(
+                f"{path} was chosen for the classes {list(one.labels)}, but the network knows "
+                f"{list(labels.values)}; give the file of a cross-validation with the same "
+                "labels, or --no-postprocess"
+            )
+        split = path.parent / "split.json"
+        if wanted is True and one.split_hash != split_hash(read_split(split)):
+            raise DataError(
+                f"{path} was chosen on another split than {split}; choose again with voxseg "
+                "crossval --resume --postprocess, or leave it out with --no-postprocess"
+            )
+    if not found:
         return None
-    found = read_postprocessing(path)
-    if found.labels != labels.values:
-        raise UsageError(
-            f"{path} was chosen for the classes {list(found.labels)}, but the network knows "
-            f"{list(labels.values)}; give the file of a cross-validation with the same labels, or "
-            "--no-postprocess"
+    shared = {
+        value: tuple(
+            one for one in several if all(one in f.operations.get(value, ()) for f in found)
         )
-    if wanted is True and found.split_hash != split_hash(read_split(checkpoint / "split.json")):
-        raise DataError(
-            f"{path} was chosen on another split than {checkpoint / 'split.json'}; choose again "
-            "with voxseg crossval --resume --postprocess, or leave it out with --no-postprocess"
-        )
-    return found or None
+        for value, several in found[0].operations.items()
+    }
+    operations = {value: several for value, several in shared.items() if several}
+    return replace(found[0], operations=operations) if operations else None
+
+
+def _own(run: Path) -> list[Path]:
+    """Find the files of a cross-validation, where it or every seed of it has one."""
+    if (run / POSTPROCESSING).is_file():
+        return [run / POSTPROCESSING]
+    paths = [path.with_name(POSTPROCESSING) for path in sorted(run.glob("seed-*/split.json"))]
+    return paths if all(path.is_file() for path in paths) else []
 
 
 def read_postprocessing(path: Path) -> Postprocessing:
