@@ -77,3 +77,13 @@ def test_nothing_counted_draws_an_empty_diagram():
     empty = curve(voxels=(0,) * BINS, accuracy=(math.nan,) * BINS, ece=math.nan)
     picture = draw(empty, [empty])
     assert len(places(picture, BAR)) < 600  # the legends alone
+
+
+def test_marks_of_classes_stand_at_probability_and_accuracy():
+    """One bin of the second class is filled; its mark is below the legend, at the far right."""
+    voxels = (0,) * (BINS - 1) + (1000,)
+    one = curve("b", voxels=voxels, accuracy=(0.2,) * BINS)
+    found = places(draw(curve(), [curve("a"), one]), SECOND)
+    mark = found[(found[:, 0] > 300) & (found[:, 0] < 515)]
+    assert 1080 < mark[:, 1].mean() < 1110
+    assert 400 < mark[:, 0].mean() < 440
