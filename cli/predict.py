@@ -58,12 +58,10 @@ def predict(
 
     Exit code 4 when some cases failed and the others were written.
     """
+    from voxseg.engine.operations import wanted_postprocessing
     from voxseg.engine.predict import PredictRequest
     from voxseg.engine.predict import predict as run
-    from voxseg.errors import UsageError
 
-    if postprocess is not None and no_postprocess:
-        raise UsageError("--postprocess and --no-postprocess exclude each other; choose one")
     screen = terminal.console(as_json)
 
     def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
@@ -86,7 +84,7 @@ def predict(
             low_memory=low_memory,
             overwrite=overwrite,
             skip_existing=skip_existing,
-            postprocess=postprocess or not no_postprocess,
+            postprocess=wanted_postprocessing(postprocess, no_postprocess),
         ),
         tell,
     )

@@ -11,7 +11,7 @@ from voxseg.data.cleaning import clean_label
 from voxseg.data.splits import kfold, write_split
 from voxseg.engine import postprocess as engine
 from voxseg.engine.config import LabelConfig
-from voxseg.engine.operations import find_postprocessing, read_postprocessing
+from voxseg.engine.operations import find_postprocessing, read_postprocessing, wanted_postprocessing
 from voxseg.engine.postprocess import OutOfFold, choose, judge, postprocess
 from voxseg.engine.postprocess_files import (
     drop_stale,
@@ -201,6 +201,14 @@ def test_several_seeds_do_what_all_of_them_chose(run, tmp_path):
     document["classes"][1]["operations"] = []
     (folder / "seed-1" / "postprocessing.json").write_text(json.dumps(document))
     assert find_postprocessing(folder, True, LABELS) is None
+
+
+def test_two_options_are_one_answer(tmp_path):
+    assert wanted_postprocessing(None, False) is True
+    assert wanted_postprocessing(None, True) is False
+    assert wanted_postprocessing(tmp_path, False) == tmp_path
+    with pytest.raises(UsageError, match="exclude each other"):
+        wanted_postprocessing(tmp_path, True)
 
 
 DAMAGES = (

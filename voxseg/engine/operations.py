@@ -50,6 +50,17 @@ def describe(operations: Mapping[int, tuple[Operation, ...]], names: Mapping[int
     return "; ".join(parts) or "nothing"
 
 
+def wanted_postprocessing(path: Path | None, nothing: bool) -> Path | bool:
+    """Make one answer of two options: a file, True for the cross-validation's own, or False.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if path is not None and nothing:
+        raise UsageError("--postprocess and --no-postprocess exclude each other; choose one")
+    return path if path is not None else not nothing
+
+
 def find_postprocessing(
     checkpoint: Path, wanted: Path | bool, labels: LabelConfig
 ) -> Postprocessing | None:
