@@ -53,6 +53,15 @@ def crossval(
     retries: Annotated[
         int, typer.Option("--retries", min=0, help="Further attempts at a fold that failed.")
     ] = 1,
+    postprocess: Annotated[
+        bool,
+        typer.Option(
+            "--postprocess",
+            help="After the folds, choose for each class whether to keep its largest component "
+            "and fill its holes; voxseg predict then does so. metrics.csv stays that of the "
+            "networks alone.",
+        ),
+    ] = False,
     device: options.Device = "auto",
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
@@ -93,6 +102,7 @@ def crossval(
             lambda text: screen.print(text, markup=False),
             effort=Effort(jobs, retries),
             seeds=seeds,
+            postprocess=postprocess,
         )
     if as_json:
         terminal.print_json(result.to_json())

@@ -36,6 +36,17 @@ def predict(
     low_memory: Annotated[
         bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
     ] = False,
+    postprocess: Annotated[
+        Path | None,
+        typer.Option(
+            "--postprocess",
+            help="A postprocessing.json to apply to the masks; by default the cross-validation's "
+            "own. Probability and uncertainty maps stay as they are.",
+        ),
+    ] = None,
+    no_postprocess: Annotated[
+        bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
+    ] = False,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
@@ -47,6 +58,7 @@ def predict(
 
     Exit code 4 when some cases failed and the others were written.
     """
+    from voxseg.engine.operations import wanted_postprocessing
     from voxseg.engine.predict import PredictRequest
     from voxseg.engine.predict import predict as run
 
@@ -72,10 +84,13 @@ def predict(
             low_memory=low_memory,
             overwrite=overwrite,
             skip_existing=skip_existing,
+            postprocess=wanted_postprocessing(postprocess, no_postprocess),
         ),
         tell,
     )
     failed = [outcome for outcome in outcomes if outcome.error]
+    for done in {outcome.postprocessing for outcome in outcomes} - {""}:
+        screen.print(f"post-processing of the masks: {done}", markup=False)
     _show_volumes(outcomes, screen)
     if as_json:
         terminal.print_json({"cases": [asdict(outcome) for outcome in outcomes]})

@@ -16,6 +16,12 @@ import numpy as np
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, read_split
 from voxseg.data.volume import read_channels, read_label
+from voxseg.engine.calibration import (
+    CALIBRATION,
+    StoredCalibration,
+    calibrate_case,
+    write_calibration,
+)
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.loop import Progress
 from voxseg.engine.predict import Predictor
@@ -112,15 +118,22 @@ def read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
 def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
     predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
     scores: dict[str, Mapping[int, Any]] = {}
+    counted: StoredCalibration | None = None
     for case in cases:
         assert case.label is not None
         source, truth = read_channels(case.images), read_label(case.label)
         prepared = predictor.prepare(case)
-        label = predictor.label(prepared, predictor.probabilities(prepared))
+        probabilities = predictor.probabilities(prepared)
+        calibration = calibrate_case(prepared, truth, probabilities, predictor.config.labels)
+        counted = calibration if counted is None else counted + calibration
+        label = predictor.label(prepared, probabilities)
         write_mask(task.run / "predictions" / f"{case.case_id}.nii.gz", label, source)
         values = predictor.config.labels.values
         found = score_case(label.astype(np.int32), truth.array, values, truth.spacing, TOLERANCE_MM)
         scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
         mean = np.nanmean([found[v].dice for v in values[1:]])
         say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
+    if counted is not None:
+        write_calibration(task.folder / CALIBRATION, counted)
+    # Last: where the scores are, the fold is finished.
     write_text(task.folder / SCORES, json.dumps(scores, indent=2) + "\n")

@@ -106,7 +106,13 @@ def reproduce(
     else:
         seeds = len(content.get("seeds", [0]))
         crossval(
-            request, Dealing(), notify, say, effort=Effort(jobs=content.get("jobs", 0)), seeds=seeds
+            request,
+            Dealing(),
+            notify,
+            say,
+            effort=Effort(jobs=content.get("jobs", 0)),
+            seeds=seeds,
+            postprocess=content.get("postprocess", False),
         )
     return compare_metrics(run / "metrics.json", output / "metrics.json", notes)
 
