@@ -9,6 +9,7 @@ from . import console as terminal
 from . import options
 from .evaluate import show
 from .progress import training_bar
+from .report import check_page, write_run_page
 from .settings import gather, training_flags
 
 
@@ -37,6 +38,7 @@ def crossval(
         typer.Option("--init-from", help="A cross-validation with the same split, fold by fold."),
     ] = None,
     device: options.Device = "auto",
+    report: options.Report = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -49,6 +51,7 @@ def crossval(
     from voxseg.engine.dealing import Dealing
     from voxseg.engine.train import TrainRequest
 
+    check_page(report, overwrite=overwrite or resume)
     flags = training_flags(epochs, max_minutes, seed, deterministic)
     request = TrainRequest(
         data=data,
@@ -67,6 +70,8 @@ def crossval(
     screen = terminal.console(as_json)
     with training_bar(screen) as bar:
         result = run(request, dealing, bar, lambda text: screen.print(text, markup=False))
+    if report is not None:
+        write_run_page(output, report, screen)
     if as_json:
         terminal.print_json(result.to_json())
         return

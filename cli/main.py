@@ -21,6 +21,7 @@ from . import (
     models,
     predict,
     process,
+    report,
     reproduce,
     split,
     supervoxels,
@@ -68,6 +69,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from . import console as terminal
 from . import options
+from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.predict import CaseOutcome
@@ -37,6 +38,7 @@ def predict(
         bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
     ] = False,
     device: options.Device = "auto",
+    report: options.Report = None,
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep masks that are already there.")
@@ -49,7 +51,9 @@ def predict(
     """
     from voxseg.engine.predict import PredictRequest
     from voxseg.engine.predict import predict as run
+    from voxseg.engine.report_commands import prediction_source
 
+    check_page(report, overwrite=overwrite or skip_existing)
     screen = terminal.console(as_json)
 
     def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
@@ -75,6 +79,14 @@ def predict(
         ),
         tell,
     )
+    source = prediction_source(
+        outcomes,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        output=output,
+        options={"device": device, "tta": tta, "low_memory": low_memory},
+    )
+    write_page(source, report, screen)
     failed = [outcome for outcome in outcomes if outcome.error]
     _show_volumes(outcomes, screen)
     if as_json:
