@@ -84,7 +84,8 @@ def predict(
         checkpoint=checkpoint,
         inputs=inputs,
         output=output,
-        options={"device": device, "tta": tta, "low_memory": low_memory},
+        device=device,
+        options={"tta": tta, "low_memory": low_memory},
     )
     write_page(source, report, screen)
     failed = [outcome for outcome in outcomes if outcome.error]

@@ -155,12 +155,13 @@ def _scored_cases(
         names[label]: {case: s[label].prediction_ml for case, s in evaluation.scores.items()}
         for label in labels
     }
-    for case in drawn:
+
+    def one(case: str) -> ReportCase:
         classes = evaluation.scores[case]
         truths = {names[label]: classes[label].truth_ml for label in labels}
         strip = tables.cohort_figure(volumes, case, truths, "the predicted volumes")
         arrays, caption = _arrays(files[case], labels)
-        yield ReportCase(
+        return ReportCase(
             case,
             **arrays,
             errors=True,
@@ -171,6 +172,8 @@ def _scored_cases(
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
+
+    return map(one, drawn)  # which holds no case while the next one is read
 
 
 def _prediction_report(
@@ -226,10 +229,10 @@ def _predicted_cases(
     anchors: Mapping[str, str],
     odd: Mapping[str, str],
 ) -> Iterator[ReportCase]:
-    for case in drawn:
+    def one(case: str) -> ReportCase:
         arrays, caption = _arrays(files[case], None)
         strip = tables.cohort_figure(volumes, case, None, "this prediction's cases")
-        yield ReportCase(
+        return ReportCase(
             case,
             **arrays,
             caption=caption,
@@ -237,6 +240,8 @@ def _predicted_cases(
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
+
+    return map(one, drawn)
 
 
 def _file_warnings(

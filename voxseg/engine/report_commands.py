@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from voxseg.data.layouts import find_cases
 from voxseg.data.volume import file_hash
 from voxseg.engine.evaluate import Evaluation, find_pairs
-from voxseg.engine.manifest import manifest_of
+from voxseg.engine.manifest import describe_device, manifest_of
 from voxseg.engine.report_sources import (
     EVALUATE_MANIFEST,
     PREDICT_MANIFEST,
@@ -78,6 +78,7 @@ def prediction_source(
     checkpoint: Path,
     inputs: Iterable[Path],
     output: Path,
+    device: str,
     options: Mapping[str, Any],
 ) -> ReportSource:
     """Gather what ``predict`` did; in a folder, keep the manifest so that a page can come later.
@@ -87,8 +88,11 @@ def prediction_source(
         checkpoint: As given to ``predict``.
         inputs: As given to ``predict``.
         output: As given to ``predict``: a folder, or a mask's name.
+        device: As given to ``predict``.
         options: Other options by name, for the manifest.
     """
+    from voxseg.engine.device import choose_device  # torch, which scoring can do without
+
     rows = [asdict(one) for one in outcomes]
     sources: dict[str, tuple[Path, ...]] = {}
     for place in inputs:
@@ -101,6 +105,7 @@ def prediction_source(
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
         "networks": _networks(checkpoint),
+        "device": describe_device(choose_device(device)),
         "options": dict(options),
         "files": _files_to_json(files),
     }

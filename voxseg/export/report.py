@@ -7,6 +7,7 @@ in it forbids that), and it needs no script. It prints: what belongs together st
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,8 @@ def write_report(path: Path, report: Report) -> Path:
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.tests["link"] = lambda cell: isinstance(cell, ReportLink)
     colours = class_colours(report.class_names)
-    cases = [_drawn(case, colours) for case in report.cases]
+    # Unlike a loop's variable, map keeps no case while the next one is made.
+    cases = list(map(partial(_drawn, colours=colours), report.cases))
     rows = {row for case in cases for row in case["rows"]}
     page = environment.from_string(template).render(
         report=report,
