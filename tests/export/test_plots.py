@@ -40,6 +40,12 @@ def test_box_plots_name_the_worst_case(written):
     assert (high, other[0], opposite) == ("a", 0.9, "left")
 
 
+def test_a_name_at_the_end_of_the_axis_goes_to_the_right(written):
+    box_plots([panel({"a": 0.0, "b": 0.9}, limits=(0, 1))])
+    box_plots([panel({"a": 0.5, "b": 0.9}, limits=(0, 1))])
+    assert [side for *_, side in written] == ["left", "right"]
+
+
 def test_a_case_that_is_called_like_a_formula_is_drawn():
     assert pixels(box_plots([panel({"$\\frac{": 0.3, "b": 0.5})])).shape[1] == 1080
 

@@ -224,7 +224,7 @@ def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
             for label in labels[:MOST_CLASSES]
         ]
         if any(group.defined for group in groups):
-            top = 1.02 if key == "dice" else math.inf
+            top = 1 if key == "dice" else math.inf
             panels.append(Panel(axis, groups, worst_is_low=is_low, limits=(0, top)))
     caption = (
         "A dot for each case; box: quartiles and median; whiskers: the last case within 1.5 times "

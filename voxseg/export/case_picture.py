@@ -222,7 +222,10 @@ def _draw_edges(axes: Any, plane: NDArray[Any], colour: Any, width: float) -> No
 
 def _write_letters(axes: Any, letters: str, name: str) -> None:
     """Write the directions at left, right, top and bottom, and the plane's name in a corner."""
-    style = {"color": "white", "fontsize": 10, "transform": axes.transAxes}
+    from matplotlib.patheffects import withStroke
+
+    rim = [withStroke(linewidth=2.5, foreground="black")]  # for letters on a bright image
+    style = {"color": "white", "fontsize": 10, "transform": axes.transAxes, "path_effects": rim}
     places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"),
               (0.5, 0.985, "center", "top"), (0.5, 0.015, "center", "bottom"))  # fmt: skip
     for letter, (x, y, across, up) in zip(letters, places, strict=True):

@@ -25,6 +25,7 @@ _OTHERS = "#8a929a"
 _MARK = "#D55E00"  # Okabe and Ito's vermilion
 _GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, lie evenly for any count
 _ROOM = 0.18  # of the axis, on both sides, for the names of cases
+_RIM = 0.015
 _BOX = 0.6  # height of a box, of a row
 _FEWEST_FOR_LIMITS = 3
 _LIMITS_SD = 1.96  # of the limits of agreement: 95 % of normally distributed differences
@@ -55,7 +56,7 @@ class Panel:
     worst_is_low: bool = True
     """Which end the named case is at."""
     limits: tuple[float, float] | None = None
-    """Widest range of the axis; None for that of the values."""
+    """What values can be, where they have limits: the axis ends there."""
 
 
 def box_plots(panels: Sequence[Panel]) -> bytes:
@@ -68,14 +69,15 @@ def box_plots(panels: Sequence[Panel]) -> bytes:
     figure, rows = _figure(1, len(panels), 0.9 + _ROW * max(count, 2))
     for axes, panel in zip(rows[0], panels, strict=True):
         for position, group in enumerate(panel.groups):
-            _draw_group(axes, group, position, panel.worst_is_low)
+            _draw_group(axes, group, position, panel.worst_is_low, panel.limits)
         is_first = axes is rows[0][0]
         _name_rows(axes, [group.name for group in panel.groups] if is_first else [""] * count)
         axes.set_xlabel(panel.axis)
         axes.margins(x=_ROOM)
         if panel.limits:
             low, high = axes.get_xlim()
-            axes.set_xlim(max(low, panel.limits[0]), min(high, panel.limits[1]))
+            rim = _RIM * (high - low)  # or dots on the limit are cut in half
+            axes.set_xlim(max(low, panel.limits[0] - rim), min(high, panel.limits[1] + rim))
     return _png(figure)
 
 
@@ -129,7 +131,13 @@ def spread(count: int) -> list[float]:
     return [(number * _GOLDEN) % 1 - 0.5 for number in range(count)]
 
 
-def _draw_group(axes: "Axes", group: Group, position: int, worst_is_low: bool | None) -> None:
+def _draw_group(
+    axes: "Axes",
+    group: Group,
+    position: int,
+    worst_is_low: bool | None,
+    limits: tuple[float, float] | None = None,
+) -> None:
     """Draw box and dots; name the worst case unless ``worst_is_low`` is None."""
     ranked = sorted(group.defined.items(), key=lambda item: (item[1], item[0]))
     if not ranked:
@@ -152,16 +160,21 @@ def _draw_group(axes: "Axes", group: Group, position: int, worst_is_low: bool | 
     if worst_is_low is None or len(values) < 2:
         return
     place = 0 if worst_is_low else -1
-    _annotate(axes, ranked[place][0], values[place], heights[place], on_left=worst_is_low)
+    # At the end of the axis there is no room on the left.
+    start = limits[0] if limits else values[0] - (values[-1] - values[0])
+    on_left = worst_is_low and values[0] - start > _ROOM * (values[-1] - start)
+    _annotate(axes, ranked[place][0], values[place], heights[place], on_left=on_left)
 
 
 def _annotate(axes: "Axes", name: str, x: float, y: float, *, on_left: bool) -> None:
-    """Write a case's name beside its dot."""
+    """Write a case's name beside its dot; dots under it show through."""
+    from matplotlib.patheffects import withStroke
+
     axes.annotate(
         _short(name), (x, y), xytext=(-6 if on_left else 6, 0), textcoords="offset points",
         fontsize=7.5, ha="right" if on_left else "left", va="center", color=_INK,
         parse_math=False, zorder=7,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6},
+        path_effects=[withStroke(linewidth=1.6, foreground="white")],
     )  # fmt: skip
 
 
