@@ -1,14 +1,18 @@
 """The page about a finished run: its numbers, its order, and what it says of missing files."""
 
 import csv
+import gzip
 import json
 
 import numpy as np
 import pytest
 
+from voxseg.data.check_header import read_content
 from voxseg.data.volume import read_label
 from voxseg.engine import report_tables
 from voxseg.engine.case_report import WORST, check_page, choose, rank, write_page
+from voxseg.engine.evaluate import evaluate
+from voxseg.engine.report_commands import evaluation_source
 from voxseg.engine.report_sources import read_source
 from voxseg.errors import UsageError
 from voxseg.export import report
@@ -121,7 +125,8 @@ def test_a_case_called_like_a_tag_breaks_nothing(finish_run, page_of):
     found, page = page_of(finish_run({'<b>x&"': 3, "$y_{": 1, "c": 0}))
     assert found.drawn == ('<b>x&"', "$y_{", "c")
     assert '<b>x&"' in page.words
-    assert not page.all("b") or "x&" not in page.text.replace("x&amp;", "")
+    assert "<b>x" not in page.text
+    assert page.all("a")[0]["href"] == "#case-1"
 
 
 def test_missing_images_are_said_and_masks_drawn(finished_run, page_of, tmp_path):
@@ -179,6 +184,35 @@ def test_cases_without_a_score_come_last(finished_run):
     scores = {**evaluation.scores, "case4": absent}
     ranked = rank(type(evaluation)(scores, {}, evaluation.class_names, 1.0))
     assert ranked == ["case3", "case2", "case1", "case0", "case4"]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The cases that would be drawn."""
+    cases = []
+    monkeypatch.setattr(report, "draw_case", lambda case, _: cases.append(case) or b"\x89PNG")
+    return cases
+
+
+def test_classes_that_were_not_scored_are_not_drawn(finished_run, tmp_path, drawn):
+    predictions, data = finished_run / "predictions", tmp_path / "data"
+    scored = evaluate(predictions, data, labels=[2])
+    write_page(evaluation_source(scored, predictions, data), tmp_path / "page.html")
+    assert {tuple(np.unique(one.prediction)) for one in drawn} == {(0, 2)}
+    assert {tuple(np.unique(one.truth)) for one in drawn} == {(0, 2)}
+
+
+def test_pictures_are_in_mm_whatever_the_unit(finish_run, tmp_path, drawn):
+    run = finish_run({"case0": 1, "case1": 0})
+    for folder in (run / "predictions", tmp_path / "data"):
+        for file in folder.glob("*.nii.gz"):
+            header, content = read_content(file)
+            header.fields["xyzt_units"] = 3  # micron
+            file.write_bytes(gzip.compress(bytes(content)))
+    write_page(read_source(run), tmp_path / "page.html")
+    assert len(drawn) == 2
+    for one in drawn:
+        np.testing.assert_allclose(np.diag(one.affine), [0.001, 0.0015, 0.002, 1])
 
 
 def test_check_page_keeps_what_is_there(tmp_path):
