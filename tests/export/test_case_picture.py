@@ -243,6 +243,14 @@ def test_an_empty_or_constant_image_is_drawn():
         assert picture.shape[1] == 1100
 
 
+def test_a_needle_is_drawn_within_bounds():
+    image = np.ones((3, 4, 2000), np.float32)
+    image[0] = 0
+    picture = pixels(draw_case(ReportCase("needle", image, np.eye(4)), {}))
+    assert picture.shape[0] <= 4400
+    assert picture.shape[1] < 200
+
+
 def test_draw_case_rejects_another_grid():
     image, truth, affine = phantom()
     with pytest.raises(ValueError, match="truth of one must be"):

@@ -17,6 +17,7 @@ from voxseg.export.report_parts import ReportLink, ReportTable
 from voxseg.metrics.summary import class_name
 
 TITLES = {"crossval": "Cross-validation", "evaluate": "Evaluation", "predict": "Prediction"}
+_OPTIONS = {"tta": "Averaged over flips", "low_memory": "Small windows"}
 _KEPT = "kept as it was"
 _MOST_COLUMNS = 12  # classes with a column of their own
 
@@ -72,7 +73,7 @@ def run_facts(source: ReportSource) -> dict[str, str]:
         found["Checkpoint, SHA-256"] = ", ".join(str(one["sha256"])[:12] for one in networks)
     for name, value in manifest.get("options", {}).items():
         if value not in (False, None, ""):
-            found[str(name).replace("_", " ").capitalize()] = "yes" if value is True else str(value)
+            found[_OPTIONS.get(name, name)] = "yes" if value is True else str(value)
     device = manifest.get("device")
     if isinstance(device, Mapping):
         found["Device"] = ", ".join(f"{key} {value}" for key, value in device.items())
@@ -139,7 +140,8 @@ def failures(outcomes: Iterable[Outcome]) -> list[str]:
     found = [f"{one.case_id} failed: {one.error}" for one in outcomes if one.error]
     kept = [one.case_id for one in outcomes if one.memory == _KEPT and not one.error]
     if kept:
-        found.append(f"{len(kept)} masks were there before and were kept: {', '.join(kept[:5])}")
+        what = "1 mask was" if len(kept) == 1 else f"{len(kept)} masks were"
+        found.append(f"{what} there before and kept: {', '.join(kept[:5])}")
     return found
 
 

@@ -33,6 +33,7 @@ UNCERTAINTY_MAP = "inferno"
 """Matplotlib's colour map from 0 to 1."""
 
 _WIDTH_INCHES = 10.0
+_MOST_INCHES = 40.0  # of height; a volume like a needle is drawn narrower
 _DPI = 110
 _FILL = 0.42  # opacity of the prediction's classes
 _WINDOW = (0.5, 99.5)  # percentiles of the foreground that become black and white
@@ -81,8 +82,9 @@ def draw_case(case: ReportCase, colours: Mapping[int, Colour]) -> bytes:
     extents = [volumes["image"].shape[i] * spacing[i] for i in range(3)]
     widths = [extents[across] for _, _, (across, _), _ in _PLANES]
     height = max(extents[up] for _, _, (_, up), _ in _PLANES)
-    inches = _WIDTH_INCHES / sum(widths)
-    figure = Figure(figsize=(_WIDTH_INCHES, height * inches * len(rows)), facecolor="black")
+    inches = min(_WIDTH_INCHES / sum(widths), _MOST_INCHES / (height * len(rows)))
+    size = (sum(widths) * inches, height * inches * len(rows))
+    figure = Figure(figsize=size, facecolor="black")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(
         len(rows),
