@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from voxseg.engine.process import SWITCH
+
 from . import console as terminal
 from . import options
-from .process import SWITCH
 
 if TYPE_CHECKING:
     from voxseg.bench.report import BenchResult

@@ -1,7 +1,7 @@
 """``voxseg crossval``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from .evaluate import show
 from .progress import training_bar
 from .report import check_page, write_run_page
 from .settings import gather, training_flags
+
+if TYPE_CHECKING:
+    from voxseg.engine.seeds import SeedSpread
 
 
 def crossval(
@@ -33,10 +36,24 @@ def crossval(
     ] = None,
     seed: options.Seed = None,
     deterministic: options.Deterministic = False,
+    workers: options.Workers = None,
     init_from: Annotated[
         Path | None,
         typer.Option("--init-from", help="A cross-validation with the same split, fold by fold."),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", min=1, help="Repeat with so many seeds and report their spread."),
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", "-j", min=0, help="Folds at a time, each in its own process; 0: in this one."
+        ),
+    ] = 1,
+    retries: Annotated[
+        int, typer.Option("--retries", min=0, help="Further attempts at a fold that failed.")
+    ] = 1,
     device: options.Device = "auto",
     report: options.Report = None,
     resume: options.Resume = False,
@@ -45,14 +62,17 @@ def crossval(
 ) -> None:
     """Cross-validate on DATA: train each fold, predict its held-out cases, score all of them.
 
-    Stopped at any moment, it goes on with --resume; a finished fold is never repeated.
+    Stopped at any moment, it goes on with --resume; a finished fold is never repeated. A fold that
+    fails is tried again from its last checkpoint while the others go on; exit code 4 when some
+    failed for good and the others are finished.
     """
     from voxseg.engine.crossval import crossval as run
     from voxseg.engine.dealing import Dealing
+    from voxseg.engine.folds import Effort
     from voxseg.engine.train import TrainRequest
 
     check_page(report, overwrite=overwrite or resume)
-    flags = training_flags(epochs, max_minutes, seed, deterministic)
+    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
         run=output,
@@ -69,10 +89,32 @@ def crossval(
     )
     screen = terminal.console(as_json)
     with training_bar(screen) as bar:
-        result = run(request, dealing, bar, lambda text: screen.print(text, markup=False))
+        result = run(
+            request,
+            dealing,
+            bar,
+            lambda text: screen.print(text, markup=False),
+            effort=Effort(jobs, retries),
+            seeds=seeds,
+        )
     if report is not None:
         write_run_page(output, report, screen)
     if as_json:
         terminal.print_json(result.to_json())
         return
-    show(result, output)
+    show(result.evaluation, output)
+    if result.spread is not None:
+        _show_spread(result.spread, output)
+
+
+def _show_spread(spread: "SeedSpread", output: Path) -> None:
+    """Print mean and standard deviation of Dice over the seeds, and each seed's own."""
+    rows = [
+        (row.name, row.mean, row.deviation, *row.by_seed)
+        for row in spread.rows
+        if row.metric == "dice"
+    ]
+    columns = ("class", "mean", "sd", *(f"seed {seed}" for seed in spread.seeds))
+    title = f"Dice over {len(spread.seeds)} seeds; the tables above are of each case's mean"
+    terminal.out.print(terminal.table(title, columns, rows))
+    terminal.out.print(f"wrote seeds.csv and seeds.json to {output}")

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from voxseg import __version__
+from voxseg.engine import process
 from voxseg.errors import VoxsegError
 
 from . import (
     bench,
+    cache,
     check,
     compare,
     crossval,
@@ -20,7 +22,6 @@ from . import (
     evaluate,
     models,
     predict,
-    process,
     report,
     reproduce,
     split,
@@ -76,6 +77,7 @@ app.command()(supervoxels.supervoxels)
 app.command()(check.check)
 app.command()(models.models)
 app.command()(doctor.doctor)
+app.command()(cache.cache)
 app.command()(train.recipes)
 app.add_typer(bench.app, name="bench")
 

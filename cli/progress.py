@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:
     from voxseg.engine.loop import Progress as TrainProgress
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def training_bar(console: Console) -> Iterator[Callable[["TrainProgress"], None]]:
-    """Show loss, Dice, speed and time left while a network trains."""
+    """Show loss, Dice, speed and time left while a network trains, a line for each of several."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True
     ) as progress:
-        task = progress.add_task("training", total=1.0, facts="")
+        tasks: dict[str, TaskID] = {}
 
         def show(state: "TrainProgress") -> None:
+            if state.name not in tasks:
+                tasks[state.name] = progress.add_task("training", total=1.0, facts="")
             dice = "-" if math.isnan(state.dice) else f"{state.dice:.3f}"
             total = state.seconds_left + 1e-9
             progress.update(
-                task,
-                description=f"epoch {state.epoch}/{state.epochs}",
+                tasks[state.name],
+                description=f"{state.name} epoch {state.epoch}/{state.epochs}".lstrip(),
+                visible=state.step < state.steps,
                 total=state.steps,
                 completed=state.step,
                 facts=f"loss {state.loss:.3f}  Dice {dice}  "

@@ -44,15 +44,41 @@ def test_train_then_predict_then_evaluate(voxseg, data, tmp_path):
 
 def test_crossval_prints_the_papers_kind_of_table(voxseg, data, tmp_path):
     run = tmp_path / "cv"
-    outcome = voxseg("crossval", data, "-k", "2", "-o", run, *TINY)
+    outcome = voxseg("crossval", data, "-k", "2", "-o", run, *TINY, "--jobs", "2")
     assert outcome.code == 0
-    for words in ("foreground mean", "all-class mean", "s3", "Empty masks"):
+    for words in ("foreground mean", "all-class mean", "s3", "Empty masks", "fold 2 of 2: s"):
         assert words in outcome.out
     again = voxseg("crossval", data, "-k", "2", "-o", run, *TINY)
     assert again.code == 2
     assert "--resume" in again.err
     resumed = voxseg("crossval", data, "-k", "2", "-o", run, *TINY, "--resume", "--json")
     assert {row["case"] for row in resumed.json["cases"]} == {"s0", "s1", "s2", "s3"}
+
+
+def test_crossval_with_seeds_prints_their_spread(voxseg, data, tmp_path):
+    run = tmp_path / "cv"
+    words = ("crossval", data, "-k", "2", "-o", run, *TINY, "--jobs", "0")
+    assert "Dice over 2 seeds" in voxseg(*words, "--seeds", "2").out
+    fewer = voxseg(*words, "--seeds", "1", "--resume")
+    assert (fewer.code, "begun with 2 seeds" in fewer.err) == (2, True)
+    assert voxseg("predict", run, data / "s0.nii.gz", "-o", tmp_path / "s0.nii.gz").code == 0
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_may_change_on_the_way(voxseg, data, tmp_path):
+    run = tmp_path / "run"
+    assert voxseg("train", data, "-o", run, *TINY, "--workers", "1").code == 0
+    assert "workers = 1" in (run / "config.toml").read_text()
+    assert voxseg("train", data, "-o", run, *TINY, "--resume", "--workers", "0").code == 0
+    assert "workers = 0" in (run / "config.toml").read_text()
+
+
+def test_a_number_of_workers_that_is_none_is_refused(voxseg, data, tmp_path):
+    for command in ("train", "crossval"):
+        outcome = voxseg(command, data, "-o", tmp_path / "run", "--workers", "-2")
+        assert (outcome.code, "--workers" in outcome.err) == (2, True)
+    outcome = voxseg("train", data, "-o", tmp_path / "run", "--set", "train.workers=-2")
+    assert (outcome.code, "train.workers must be -1" in outcome.err) == (2, True)
 
 
 def test_dry_run_prints_the_settings_and_writes_nothing(voxseg, data, tmp_path):

@@ -28,7 +28,7 @@ def tiny(quick):
 
 def test_every_case_is_scored_once_out_of_fold(subjects, tiny, tmp_path):
     run = tmp_path / "cv"
-    evaluation = crossval(request(subjects, run, tiny), Dealing(folds=2), silent, silent)
+    evaluation = crossval(request(subjects, run, tiny), Dealing(folds=2), silent, silent).evaluation
     assert sorted(evaluation.scores) == list(CASES)
     split = json.loads((run / "split.json").read_text())
     for number, fold in enumerate(split["folds"]):
@@ -62,7 +62,7 @@ def test_finished_folds_are_never_repeated(subjects, tiny, tmp_path):
         Dealing(folds=2),
         lambda p: again.append(p.step),
         silent,
-    )
+    ).evaluation
     assert (run / "fold-0" / "checkpoints" / "best.pt").stat().st_mtime_ns == first
     assert again == [1, 2, 3, 4, 5, 6]  # killed before its first checkpoint, the fold starts anew
     assert sorted(evaluation.scores) == list(CASES)

@@ -68,6 +68,18 @@ def test_an_evaluation_beside_a_run_leaves_its_manifest_alone(finished_run, tmp_
     assert read_source(finished_run).kind == "crossval"
 
 
+def test_of_several_seeds_the_first_is_drawn(finished_run):
+    manifest = json.loads((finished_run / "manifest.json").read_text())
+    write_text(finished_run / "manifest.json", json.dumps({**manifest, "seeds": [7, 8]}))
+    (finished_run / "seed-7").mkdir()
+    for name in ("predictions", "fold-0", "fold-1"):
+        (finished_run / name).rename(finished_run / "seed-7" / name)
+    source = read_source(finished_run)
+    assert source.notes[0].startswith("scores are means over 2 seeds")
+    assert source.files["case1"].prediction.is_file()
+    assert [fold.steps for fold in source.folds] == [40, 41]
+
+
 def test_scores_without_a_manifest_still_make_a_page(finished_run, tmp_path, read_page):
     (tmp_path / "old").mkdir()
     shutil.copy(finished_run / "metrics.json", tmp_path / "old")

@@ -1,39 +1,54 @@
 """k-fold cross-validation: every case is predicted by the network that did not see it.
 
 The folder holds ``split.json`` (written before anything is trained), ``fold-K/`` run folders,
-``predictions/`` with each case's mask, and ``metrics.json/.csv``. A fold is finished when its
-scores are written; a finished fold is never repeated, an unfinished one resumes from its last
-checkpoint. No fold sees its held-out cases: the weights of the last step are kept, not the best on
-those cases.
+``folds.json`` with what became of each, ``predictions/`` with each case's mask, and
+``metrics.json/.csv``. A finished fold is never repeated, an unfinished one resumes from its last
+checkpoint.
+
+With several seeds, ``seed-N/`` are such folders, all with the same split, and the folder around
+them holds each case's mean over the seeds as ``metrics.json/.csv``, and how far the seeds lie
+apart as ``seeds.json/.csv``.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from voxseg.data.check import CheckReport
-from voxseg.data.layouts import Case, Dataset
+from voxseg.data.layouts import Dataset
 from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_split
-from voxseg.data.volume import read_channels, read_label
-from voxseg.engine.config import dump
+from voxseg.engine.config import Config, dump
 from voxseg.engine.dealing import Dealing, deal
 from voxseg.engine.device import choose_device
 from voxseg.engine.evaluate import Evaluation, write_evaluation
+from voxseg.engine.fold import TOLERANCE_MM, FoldTask, read_scores
+from voxseg.engine.folds import Effort, run_folds
 from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
-from voxseg.engine.predict import Predictor
-from voxseg.engine.run_folder import SCORES, open_run
-from voxseg.engine.train import TrainRequest, examine, pick, resumed_config, train_fold
-from voxseg.errors import DataError, UsageError
-from voxseg.export.nifti import write_mask
+from voxseg.engine.run_folder import open_run
+from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, write_spread
+from voxseg.engine.train import TrainRequest, examine, resumed_config
+from voxseg.errors import UsageError
 from voxseg.files import write_text
-from voxseg.metrics.case import ClassScores, score_case
+from voxseg.metrics.case import ClassScores
 
-_TOLERANCE_MM = 1.0
+
+@dataclass(frozen=True)
+class CrossvalResult:
+    """What came out of a cross-validation."""
+
+    evaluation: Evaluation
+    """Scores of every case by the folds that did not see it, background included; with several
+    seeds each case's mean over them."""
+    spread: SeedSpread | None = None
+    """With several seeds: how far they lie apart."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; an undefined score is None."""
+        content = self.evaluation.to_json()
+        return content if self.spread is None else {**content, "seeds": self.spread.to_json()}
 
 
 def crossval(
@@ -41,123 +56,166 @@ def crossval(
     dealing: Dealing,
     notify: Callable[[Progress], None],
     say: Callable[[str], None],
-) -> Evaluation:
+    *,
+    effort: Effort | None = None,
+    seeds: int | None = None,
+) -> CrossvalResult:
     """Cross-validate as ``request`` says; ``request.run`` is the cross-validation's folder.
 
     Args:
         request: as for ``train``; ``val_fraction`` and ``fold`` are not used, ``split`` replaces
             ``dealing.split``, ``init_from`` may be another cross-validation with the same split.
         dealing: which folds; not used when a run is resumed, which has its own.
-        notify: called after each training step.
+        notify: called after each training step; with several jobs, of every fold.
         say: called with one sentence for what is worth a line.
+        effort: folds at a time, and further attempts; in this process when None.
+        seeds: repeat everything with so many seeds, from ``train.seed`` on; None is one, or as
+            many as a resumed run has.
 
-    Returns:
-        Scores of every case by the fold that did not see it, background included.
+    Raises:
+        VoxsegError: bad data, settings or output; folds failed; nothing finished is lost.
     """
     if request.split is not None:
         dealing = replace(dealing, split=request.split)
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, got {seeds}")
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
     with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
-        return _crossval(request, dealing, dataset, report, notify, say)
+        config, parts = _decide(request, dealing, dataset, report, say)
+        count = _number_of_seeds(request, seeds)
+        for note in dataset.notes:
+            say(f"note: {note}")
+        effort = effort or Effort()
+        facts = {
+            "kind": "crossval",
+            "folds": len(parts),
+            "seeds": [config.train.seed + n for n in range(count)],
+            "jobs": effort.jobs,
+            "device": describe_device(choose_device(request.device)),
+            "data_folder": str(request.data.resolve()),
+            "label_folder": str(request.labels.resolve()) if request.labels else None,
+            "init_from": str(request.init_from.resolve()) if request.init_from else None,
+            "split_hash": split_hash(parts),
+            "data": data_hashes(dataset.cases),
+        }
+        write_manifest(request.run / "manifest.json", {**facts, "finished": False})
+        result = _run(request, config, parts, effort, count, notify, say)
+        write_manifest(request.run / "manifest.json", {**facts, "finished": True})
+    return result
 
 
-def _crossval(
+def _decide(
     request: TrainRequest,
     dealing: Dealing,
     dataset: Dataset,
     report: CheckReport,
-    notify: Callable[[Progress], None],
     say: Callable[[str], None],
-) -> Evaluation:
+) -> tuple[Config, tuple[Fold, ...]]:
+    """Settle configuration and split, or take those of the run that is resumed."""
     run = request.run
-    resumed = request.resume and (run / "config.toml").is_file()
-    if resumed:
+    ids = tuple(case.case_id for case in dataset.cases)
+    if request.resume and (run / "config.toml").is_file():
         config = resumed_config(run / "config.toml", request.settings)
         parts = read_split(run / "split.json")
     else:
         config = complete(request.settings, dataset, report, planned=request.planned, say=say)
-        ids = tuple(case.case_id for case in dataset.cases)
         parts = deal(dealing, ids, report, config.train.seed)
         write_split(run / "split.json", parts)
-        write_text(run / "config.toml", dump(config))
-    by_id = {case.case_id: case for case in dataset.cases}
-    check_split(parts, tuple(by_id), dealing.split or run / "split.json")
-    facts = {
-        "kind": "crossval",
-        "folds": len(parts),
-        "device": describe_device(choose_device(request.device)),
-        "data_folder": str(request.data.resolve()),
-        "label_folder": str(request.labels.resolve()) if request.labels else None,
-        "init_from": str(request.init_from.resolve()) if request.init_from else None,
-        "split_hash": split_hash(parts),
-        "data": data_hashes(dataset.cases),
-    }
-    write_manifest(run / "manifest.json", {**facts, "finished": False})
-    scores: dict[str, dict[int, ClassScores]] = {}
-    for number, part in enumerate(parts):
-        folder = run / f"fold-{number}"
-        say(f"fold {number + 1} of {len(parts)}")
-        if not (folder / SCORES).is_file():
-            start = _start(request.init_from, number, parts)
-            one = replace(request, run=folder, init_from=start, resume=True)
-            train_fold(dataset, Fold(part.train, ()), config, one, notify, say)
-            held_out = pick(by_id, part.val)
-            _predict_fold(folder, held_out, run / "predictions", request.device, say)
-        scores.update(_read_scores(folder))
+    # Anew when resumed, too: a few settings may change on the way.
+    write_text(run / "config.toml", dump(config))
+    check_split(parts, ids, dealing.split or run / "split.json")
+    return config, parts
+
+
+def _number_of_seeds(request: TrainRequest, asked: int | None) -> int:
+    """How many seeds to run; a resumed run may get more of them, but not fewer."""
+    run = request.run
+    earlier = len(list(run.glob("seed-*/split.json"))) if request.resume else 0
+    if request.resume and (run / "fold-0").is_dir() and (asked or 1) > 1:
+        raise UsageError(f"{run} was begun with one seed; start a new run for --seeds {asked}")
+    if asked is not None and asked < earlier:
+        raise UsageError(f"{run} was begun with {earlier} seeds; resume it with as many or more")
+    return asked or earlier or 1
+
+
+def _run(
+    request: TrainRequest,
+    config: Config,
+    parts: tuple[Fold, ...],
+    effort: Effort,
+    count: int,
+    notify: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> CrossvalResult:
+    seeds = [config.train.seed + n for n in range(count)]
+    runs = [request.run / f"seed-{seed}" for seed in seeds] if count > 1 else [request.run]
+    tasks: list[FoldTask] = []
+    for seed, run in zip(seeds, runs, strict=True):
+        if count > 1:
+            write_split(run / "split.json", parts)
+            seeded = replace(config, train=replace(config.train, seed=seed))
+            write_text(run / "config.toml", dump(seeded))
+        tasks += [_task(request, run, number, parts, seed, count) for number in range(len(parts))]
+    run_folds(tasks, effort, notify, say)
     names = dict(zip(config.labels.values, config.labels.names, strict=True))
-    evaluation = Evaluation(scores, {}, names, _TOLERANCE_MM)
-    write_evaluation(evaluation, run, overwrite=True)
-    write_manifest(run / "manifest.json", {**facts, "finished": True})
-    return evaluation
+    evaluations = [_collect(run, len(parts), names) for run in runs]
+    for run, evaluation in zip(runs, evaluations, strict=True):
+        write_evaluation(evaluation, run, overwrite=True)
+    if count == 1:
+        return CrossvalResult(evaluations[0])
+    everything = [evaluation.scores for evaluation in evaluations]
+    mean = Evaluation(average_scores(everything), {}, names, TOLERANCE_MM)
+    spread = spread_of(dict(zip(seeds, everything, strict=True)), names)
+    write_evaluation(mean, request.run, overwrite=True)
+    write_spread(spread, request.run)
+    return CrossvalResult(mean, spread)
 
 
-def _start(init_from: Path | None, number: int, parts: tuple[Fold, ...]) -> Path | None:
+def _task(
+    request: TrainRequest,
+    run: Path,
+    number: int,
+    parts: tuple[Fold, ...],
+    seed: int,
+    count: int,
+) -> FoldTask:
+    name = f"fold {number + 1} of {len(parts)}"
+    return FoldTask(
+        data=request.data,
+        labels=request.labels,
+        run=run,
+        number=number,
+        name=name if count == 1 else f"seed {seed}, {name}",
+        init_from=_start(request.init_from, number, parts, seed),
+        device=request.device,
+    )
+
+
+def _collect(run: Path, folds: int, names: dict[int, str]) -> Evaluation:
+    scores: dict[str, dict[int, ClassScores]] = {}
+    for number in range(folds):
+        scores.update(read_scores(run / f"fold-{number}"))
+    return Evaluation(scores, {}, names, TOLERANCE_MM)
+
+
+def _start(init_from: Path | None, number: int, parts: Sequence[Fold], seed: int) -> Path | None:
     """Find what a fold starts from; another cross-validation must have the same split."""
     if init_from is None or not (init_from / "split.json").is_file():
         return init_from
-    other = read_split(init_from / "split.json")
-    if not (init_from / "fold-0").is_dir():
+    base = next(
+        (one for one in (init_from / f"seed-{seed}", init_from) if (one / "fold-0").is_dir()), None
+    )
+    if base is None:
+        if any(init_from.glob("seed-*/fold-0")):
+            raise UsageError(f"{init_from} has no seed {seed} to start from; use other --seeds")
         raise UsageError(
             f"{init_from} is a single training run: its training cases may be held out here; "
             "give a cross-validation with the same --split"
         )
-    if split_hash(other) != split_hash(parts):
+    if split_hash(read_split(base / "split.json")) != split_hash(tuple(parts)):
         raise UsageError(
             f"{init_from} was split differently: its networks saw cases that are held out here; "
             f"use --split {init_from / 'split.json'}"
         )
-    return init_from / f"fold-{number}"
-
-
-def _predict_fold(
-    folder: Path, cases: list[Case], output: Path, device: str, say: Callable[[str], None]
-) -> None:
-    predictor = Predictor(folder / "checkpoints" / "best.pt", device)
-    scores = {}
-    for case in cases:
-        assert case.label is not None
-        source, truth = read_channels(case.images), read_label(case.label)
-        prepared = predictor.prepare(case)
-        label = predictor.label(prepared, predictor.probabilities(prepared))
-        write_mask(output / f"{case.case_id}.nii.gz", label, source)
-        values = predictor.config.labels.values
-        found = score_case(
-            label.astype(np.int32), truth.array, values, truth.spacing, _TOLERANCE_MM
-        )
-        scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
-        mean = np.nanmean([found[v].dice for v in values[1:]])
-        say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
-    write_text(folder / SCORES, json.dumps(scores, indent=2) + "\n")
-
-
-def _read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
-    path = folder / SCORES
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            case: {int(value): ClassScores(**one) for value, one in classes.items()}
-            for case, classes in stored.items()
-        }
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it to score the fold again") from None
+    return base / f"fold-{number}"

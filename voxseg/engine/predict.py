@@ -37,7 +37,7 @@ class PredictRequest:
     """What to predict with what."""
 
     checkpoint: Path
-    """A run folder, a checkpoint, or a cross-validation's folder (its folds are averaged)."""
+    """A run folder, a checkpoint, or a cross-validation's folder (folds and seeds are averaged)."""
     inputs: tuple[Path, ...]
     """Files or folders."""
     output: Path
@@ -257,7 +257,10 @@ def _write_probabilities(
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    folds = sorted(path.glob("fold-*/checkpoints/best.pt")) if path.is_dir() else []
+    folds: list[Path] = []
+    if path.is_dir():
+        for pattern in ("fold-*", "seed-*/fold-*"):
+            folds = folds or sorted(path.glob(f"{pattern}/checkpoints/best.pt"))
     return folds or [checkpoint_path(path)]
 
 

@@ -111,19 +111,28 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
             "--resume"
         )
     evaluation = _read_scores(run / "metrics.json")
+    seeds = manifest.get("seeds", [])
+    # With several seeds, scores are means over them; masks and folds lie in a folder for each.
+    base = run / f"seed-{seeds[0]}" if len(seeds) > 1 else run
     folder = Path(str(manifest.get("data_folder", "")))
     labels = manifest.get("label_folder")
     cases, notes = _found(folder, Path(labels) if labels else None)
     files: dict[str, CaseFiles] = {}
     for case_id in evaluation.scores:
         case = cases.get(case_id, Case(case_id, (), None))
-        mask = run / "predictions" / f"{case_id}.nii.gz"
+        mask = base / "predictions" / f"{case_id}.nii.gz"
         hashes = _crossval_hashes(manifest, case)
         files[case_id] = CaseFiles(case.images, mask, case.label, hashes)
+    if base is not run:
+        notes = (
+            f"scores are means over {len(seeds)} seeds; masks, training times and pictures are of "
+            f"seed {seeds[0]}",
+            *notes,
+        )
     parts = read_split(run / "split.json") if (run / "split.json").is_file() else ()
     folds = []
     for number, part in enumerate(parts):
-        trained = read_manifest(run / f"fold-{number}" / "manifest.json")
+        trained = read_manifest(base / f"fold-{number}" / "manifest.json")
         folds.append(FoldFacts(tuple(part.val), trained.get("steps"), trained.get("seconds")))
     config = run / "config.toml"
     settings = config.read_text(encoding="utf-8") if config.is_file() else ""

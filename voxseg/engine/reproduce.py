@@ -16,6 +16,7 @@ from voxseg.data.layouts import find_cases
 from voxseg.engine.crossval import crossval
 from voxseg.engine.dealing import Dealing
 from voxseg.engine.device import choose_device
+from voxseg.engine.folds import Effort
 from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, git_commit, versions
 from voxseg.engine.train import TrainRequest, train
@@ -103,7 +104,10 @@ def reproduce(
     if content["kind"] == "train":
         train(request, notify, say)
     else:
-        crossval(request, Dealing(), notify, say)
+        seeds = len(content.get("seeds", [0]))
+        crossval(
+            request, Dealing(), notify, say, effort=Effort(jobs=content.get("jobs", 0)), seeds=seeds
+        )
     return compare_metrics(run / "metrics.json", output / "metrics.json", notes)
 
 

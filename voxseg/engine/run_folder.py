@@ -52,7 +52,7 @@ def _clear(run: Path) -> None:
     for events in (run / "tensorboard").glob("events.out.tfevents*"):
         events.unlink()
     # Folds of an earlier cross-validation would else count as finished.
-    for fold in run.glob("fold-*"):
+    for fold in (*run.glob("fold-*"), *run.glob("seed-*/fold-*")):
         if (fold / SCORES).is_file() or (fold / "checkpoints").is_dir():
             shutil.rmtree(fold)
 

@@ -122,7 +122,7 @@ def _find(path: Path) -> Path:
     for name in _FILES:
         if (path / name).is_file():
             return path / name
-    if (path / "fold-0").is_dir():
+    if (path / "fold-0").is_dir() or any(path.glob("seed-*/fold-0")):
         raise DataError(
             f"{path} is a cross-validation that has not finished; finish it with voxseg crossval "
             "--resume"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from voxseg.cli import process
+from voxseg.engine import process
 from voxseg.errors import UsageError
 
 GLIBC = pytest.mark.skipif(process._glibc() is None, reason="needs Linux with glibc")
@@ -14,7 +14,7 @@ GLIBC = pytest.mark.skipif(process._glibc() is None, reason="needs Linux with gl
 # glibc counts the blocks that it took from the system one by one (hblks in malloc.h).
 MAPPED = """
 import ctypes, os, sys
-from voxseg.cli import process
+from voxseg.engine import process
 class Info(ctypes.Structure):
     _fields_ = [(f"f{i}", ctypes.c_size_t) for i in range(10)]
 libc = ctypes.CDLL(None)
@@ -33,7 +33,7 @@ print("torch" in sys.modules)
 HELD = """
 import os
 import numpy as np
-from voxseg.cli import process
+from voxseg.engine import process
 process.prepare()
 def held():
     with open("/proc/self/statm") as file:

@@ -13,7 +13,8 @@ page costs more than many ops that fill it. Two settings, made before torch is i
 ``OMP_WAIT_POLICY=PASSIVE`` besides lets a thread that waits for another sleep instead of spin:
 where other programs keep the cores busy, two spinning threads train many times slower than one.
 
-They are the command line's own; importing voxseg as a library changes nothing.
+Only programs make them, voxseg's own and the processes that it starts; importing voxseg as a
+library changes nothing.
 ``VOXSEG_MEMORY=default`` in the environment leaves the process as Python started it.
 """
 

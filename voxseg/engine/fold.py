@@ -1,0 +1,126 @@
+"""One fold of a cross-validation: train it, then predict and score the cases that it held out.
+
+The fold's folder ``fold-K/`` is a run folder. It is finished when its scores are written; until
+then it resumes from its last checkpoint. It never sees its held-out cases: the weights of the last
+step are kept, not the best on those cases.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxseg.data.layouts import Case, Dataset, find_cases
+from voxseg.data.splits import Fold, read_split
+from voxseg.data.volume import read_channels, read_label
+from voxseg.engine.config import build, read_toml
+from voxseg.engine.loop import Progress
+from voxseg.engine.predict import Predictor
+from voxseg.engine.run_folder import SCORES, open_run
+from voxseg.engine.train import TrainRequest, pick, train_fold
+from voxseg.errors import DataError
+from voxseg.export.nifti import write_mask
+from voxseg.files import write_text
+from voxseg.metrics.case import ClassScores, score_case
+
+TOLERANCE_MM = 1.0
+"""Of the surface Dice of every cross-validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTask:
+    """What a fold needs to know; the rest is read from the cross-validation's folder."""
+
+    data: Path
+    labels: Path | None
+    run: Path
+    """The cross-validation's folder, with ``config.toml`` and ``split.json``."""
+    number: int
+    """Which fold of the split, from 0."""
+    name: str
+    """What it is called in sentences."""
+    init_from: Path | None
+    device: str
+
+    @property
+    def folder(self) -> Path:
+        """The fold's run folder."""
+        return self.run / f"fold-{self.number}"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the held-out cases are scored."""
+        return (self.folder / SCORES).is_file()
+
+    def to_json(self) -> str:
+        """Write the task as one line."""
+        plain = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self).items()}
+        return json.dumps(plain)
+
+    @classmethod
+    def from_json(cls, line: str) -> "FoldTask":
+        """Read what ``to_json`` wrote."""
+        plain: dict[str, Any] = json.loads(line)
+        for name in ("data", "labels", "run", "init_from"):
+            plain[name] = None if plain[name] is None else Path(plain[name])
+        return cls(**plain)
+
+
+def run_fold(
+    task: FoldTask, notify: Callable[[Progress], None], say: Callable[[str], None]
+) -> None:
+    """Train, predict and score one fold, going on where an earlier attempt stopped.
+
+    Raises:
+        VoxsegError: what makes it impossible; finished parts stay.
+    """
+    dataset = find_cases(task.data, task.labels)
+    config = build(read_toml(task.run / "config.toml"))
+    part = read_split(task.run / "split.json")[task.number]
+    request = TrainRequest(
+        data=task.data,
+        run=task.folder,
+        labels=task.labels,
+        settings={},
+        init_from=task.init_from,
+        device=task.device,
+        resume=True,
+    )
+    quiet: Dataset = replace(dataset, notes=())  # said once, when the cross-validation began
+    with open_run(task.folder, resume=True, overwrite=False):
+        train_fold(quiet, Fold(part.train, ()), config, request, notify, say)
+        held_out = pick({case.case_id: case for case in dataset.cases}, part.val)
+        _predict_fold(task, held_out, say)
+
+
+def read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
+    """Read the scores of a finished fold: case -> class value -> scores."""
+    path = folder / SCORES
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            case: {int(value): ClassScores(**one) for value, one in classes.items()}
+            for case, classes in stored.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it to score the fold again") from None
+
+
+def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
+    predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
+    scores: dict[str, Mapping[int, Any]] = {}
+    for case in cases:
+        assert case.label is not None
+        source, truth = read_channels(case.images), read_label(case.label)
+        prepared = predictor.prepare(case)
+        label = predictor.label(prepared, predictor.probabilities(prepared))
+        write_mask(task.run / "predictions" / f"{case.case_id}.nii.gz", label, source)
+        values = predictor.config.labels.values
+        found = score_case(label.astype(np.int32), truth.array, values, truth.spacing, TOLERANCE_MM)
+        scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
+        mean = np.nanmean([found[v].dice for v in values[1:]])
+        say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
+    write_text(task.folder / SCORES, json.dumps(scores, indent=2) + "\n")

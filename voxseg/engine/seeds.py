@@ -1,0 +1,141 @@
+"""A cross-validation with several seeds: each case's mean over them, and how far they lie apart.
+
+The seeds share one split, so their spread is that of training alone: initial weights, patches and
+their order. A difference between two methods that is smaller than it says nothing.
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxseg.files import write_text
+from voxseg.metrics.case import ClassScores
+from voxseg.metrics.summary import METRICS, CaseScores, summarise
+
+SCHEMA = "voxseg.seeds/1"
+
+
+@dataclass(frozen=True)
+class SpreadRow:
+    """One metric of one class, or of a mean over classes."""
+
+    name: str
+    """Of the class."""
+    label: int | None
+    """Class value; None for a mean over classes."""
+    metric: str
+    by_seed: tuple[float, ...]
+    """Mean over cases, seed by seed; NaN where no case has the score."""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds that have it; NaN if none has."""
+        kept = self._kept
+        return float(np.mean(kept)) if kept else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """Sample standard deviation (n - 1) over the seeds; NaN with fewer than two."""
+        kept = self._kept
+        return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
+
+    @property
+    def _kept(self) -> list[float]:
+        return [value for value in self.by_seed if not math.isnan(value)]
+
+
+@dataclass(frozen=True)
+class SeedSpread:
+    """How far the seeds lie apart."""
+
+    seeds: tuple[int, ...]
+    rows: tuple[SpreadRow, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; an undefined figure is None."""
+        return {"schema": SCHEMA, "seeds": list(self.seeds), "rows": self.to_rows()}
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One flat row for each class and metric."""
+        return [
+            {
+                "class": row.name,
+                "label": row.label,
+                "metric": row.metric,
+                "mean": _plain(row.mean),
+                "sd": _plain(row.deviation),
+                **{
+                    f"seed_{seed}": _plain(value)
+                    for seed, value in zip(self.seeds, row.by_seed, strict=True)
+                },
+            }
+            for row in self.rows
+        ]
+
+
+def average_scores(everything: Sequence[CaseScores]) -> dict[str, dict[int, ClassScores]]:
+    """Average each case's scores over the seeds; a score that a seed lacks is left out.
+
+    Args:
+        everything: of each seed, case -> class value -> scores, with the same cases and classes.
+    """
+    return {
+        case: {
+            label: ClassScores(
+                **{
+                    metric: _mean([getattr(one[case][label], metric) for one in everything])
+                    for metric in METRICS
+                }
+            )
+            for label in classes
+        }
+        for case, classes in everything[0].items()
+    }
+
+
+def spread_of(scores: Mapping[int, CaseScores], names: Mapping[int, str]) -> SeedSpread:
+    """Summarise each seed over its cases, and put the seeds side by side.
+
+    Args:
+        scores: seed -> case -> class value -> scores, all with the same cases and classes.
+        names: class value -> name.
+    """
+    summaries = [summarise(one, names) for one in scores.values()]
+    rows = [
+        SpreadRow(
+            row.name,
+            row.label,
+            metric,
+            tuple(summary.rows[number].statistics[metric].mean for summary in summaries),
+        )
+        for number, row in enumerate(summaries[0].rows)
+        for metric in row.statistics
+    ]
+    return SeedSpread(tuple(scores), tuple(rows))
+
+
+def write_spread(spread: SeedSpread, folder: Path) -> None:
+    """Write ``seeds.json`` and ``seeds.csv``."""
+    rows = spread.to_rows()
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "seeds.csv", text.getvalue())
+    write_text(folder / "seeds.json", json.dumps(spread.to_json(), indent=2) + "\n")
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [value for value in values if not math.isnan(value)]
+    return sum(kept) / len(kept) if kept else math.nan
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else value
