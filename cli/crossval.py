@@ -9,6 +9,7 @@ from . import console as terminal
 from . import options
 from .evaluate import show
 from .progress import training_bar
+from .report import check_page, write_run_page
 from .settings import gather, training_flags
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def crossval(
         ),
     ] = False,
     device: options.Device = "auto",
+    report: options.Report = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -78,6 +80,7 @@ def crossval(
     from voxseg.engine.folds import Effort
     from voxseg.engine.train import TrainRequest
 
+    check_page(report, overwrite=overwrite or resume)
     flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
@@ -104,6 +107,8 @@ def crossval(
             seeds=seeds,
             postprocess=postprocess,
         )
+    if report is not None:
+        write_run_page(output, report, screen)
     if as_json:
         terminal.print_json(result.to_json())
         return

@@ -24,6 +24,7 @@ from . import (
     evaluate,
     models,
     predict,
+    report,
     reproduce,
     split,
     supervoxels,
@@ -78,6 +79,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from . import console as terminal
 from . import options
+from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.predict import CaseOutcome
@@ -48,6 +49,7 @@ def predict(
         bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
     ] = False,
     device: options.Device = "auto",
+    report: options.Report = None,
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep masks that are already there.")
@@ -61,7 +63,9 @@ def predict(
     from voxseg.engine.operations import wanted_postprocessing
     from voxseg.engine.predict import PredictRequest
     from voxseg.engine.predict import predict as run
+    from voxseg.engine.report_commands import prediction_source
 
+    check_page(report, overwrite=overwrite or skip_existing)
     screen = terminal.console(as_json)
 
     def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
@@ -88,6 +92,15 @@ def predict(
         ),
         tell,
     )
+    source = prediction_source(
+        outcomes,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        output=output,
+        device=device,
+        options={"tta": tta, "low_memory": low_memory},
+    )
+    write_page(source, report, screen)
     failed = [outcome for outcome in outcomes if outcome.error]
     for done in {outcome.postprocessing for outcome in outcomes} - {""}:
         screen.print(f"post-processing of the masks: {done}", markup=False)
