@@ -34,7 +34,7 @@ def predict(
     ] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips, as in training.")] = False,
     low_memory: Annotated[
-        bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
+        bool, typer.Option("--low-mem", help="Parts that take 1 GB, whatever is free.")
     ] = False,
     device: options.Device = "auto",
     overwrite: options.Overwrite = False,
@@ -74,6 +74,7 @@ def predict(
             skip_existing=skip_existing,
         ),
         tell,
+        lambda sentence: screen.print(sentence, markup=False),
     )
     failed = [outcome for outcome in outcomes if outcome.error]
     _show_volumes(outcomes, screen)

@@ -203,6 +203,17 @@ def prepare_case(
     )
 
 
+def working_grid(
+    source: Volume, settings: PrepareSettings
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Shape and voxel size (RAS+ order) that a case has before the crop to its foreground."""
+    axes = orientation_of(source.affine).axes
+    shape, spacing = tuple(source.shape[a] for a in axes), tuple(source.spacing[a] for a in axes)
+    if not settings.spacing_mm:
+        return shape, spacing
+    return _resampled_shape(shape, spacing, settings.spacing_mm), settings.spacing_mm
+
+
 def foreground(array: np.ndarray, mode: MaskMode) -> np.ndarray:
     """Mark the voxels that normalisation and supervoxels use (boolean, shape of ``array``)."""
     if mode == "all":

@@ -131,9 +131,7 @@ def read_channels(paths: Sequence[Path]) -> Volume:
     """
     if len(paths) == 1:
         voxels, image = _read(paths[0])
-        shape = _squeezed_shape(voxels.shape)
-        array = np.moveaxis(voxels.reshape((*shape[:3], -1)), -1, 0)
-        trailing = voxels.ndim - 3 if len(shape) == 3 else 0
+        array, trailing = _channels_first(voxels)
         return _volume(_finite(array, paths[0]), image, paths[0], trailing)
     channels = [read_image(path) for path in paths]
     first = channels[0]
@@ -141,6 +139,36 @@ def read_channels(paths: Sequence[Path]) -> Volume:
         check_same_grid(first, other)
     array = np.stack([channel.array for channel in channels])
     return Volume(array, first.affine, first.header, first.path, first.trailing)
+
+
+def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
+    """Read where a case lies, from its headers alone.
+
+    Returns:
+        What ``read_channels`` gives, but its voxels are all zero and take no memory; and how many
+        bytes reading the case will take at most.
+    """
+    heads = [_read(path, with_voxels=False) for path in paths]
+    array, trailing = _channels_first(heads[0][0])
+    array = np.broadcast_to(array, (max(len(paths), len(array)), *array.shape[1:]))
+    raw = max(math.prod(head.shape) * _bytes_per_voxel(head) for _, head in heads)
+    # Channels in files of their own are read one by one and then put together.
+    copies = 2 if len(paths) > 1 else 1
+    num_bytes = raw + copies * 4 * array.size + array.size // len(paths)
+    return _volume(array, heads[0][1], paths[0], trailing), num_bytes
+
+
+def _channels_first(voxels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """Return (C, X, Y, Z), a view, and the number of trailing axes of one."""
+    shape = _squeezed_shape(voxels.shape)
+    array = np.moveaxis(voxels.reshape((*shape[:3], -1)), -1, 0)
+    return array, voxels.ndim - 3 if len(shape) == 3 else 0
+
+
+def _bytes_per_voxel(image: Any) -> int:
+    """Of the voxels as nibabel hands them over, with what it needs to scale them."""
+    is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    return int(image.get_data_dtype().itemsize) + (16 if is_scaled else 0)
 
 
 def read_label(path: Path) -> Volume:
@@ -251,8 +279,8 @@ def content_hash(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> s
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[np.ndarray[Any, Any], Any]:
-    """Return the scaled voxels as the file shapes them, at least 3D, and nibabel's image."""
+def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:
+    """Return the scaled voxels (or zeros) as the file shapes them, at least 3D, and the image."""
     path = Path(path)
     if not path.is_dir() and not _SUFFIX.search(path.name):
         raise DataError(f"{path} is neither .nii nor .nii.gz; convert it to NIfTI")
@@ -271,6 +299,8 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], Any]:
         ):
             image = image_class.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
             check_header(image, path, is_compressed)
+            if not with_voxels:
+                return np.broadcast_to(np.float32(0), image.shape), image
             voxels = np.asanyarray(image.dataobj)
             while is_compressed and file.read(2**20):
                 pass  # to the end, where gzip compares the checksum

@@ -11,7 +11,7 @@ import torch
 from voxseg.data.layouts import Case
 from voxseg.data.prepare import Prepared, prepare_case
 from voxseg.engine.config import Config
-from voxseg.engine.inference import free_gb
+from voxseg.engine.free_memory import free_gb
 from voxseg.errors import DataError
 
 _SHARE_OF_FREE_MEMORY = 0.4

@@ -9,7 +9,7 @@ from pathlib import Path
 import numba
 import torch
 
-from voxseg.engine.inference import free_gb
+from voxseg.engine.free_memory import free_gb
 from voxseg.engine.manifest import git_commit, versions
 from voxseg.files import cache_folder
 from voxseg.ops import nvrtc
