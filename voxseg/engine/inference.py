@@ -60,7 +60,6 @@ class Ensemble:
         return max(plans, key=lambda plan: plan.needed_gb)
 
 
-@torch.inference_mode()
 def predict_probabilities(
     network: VoxResNet,
     case: Prepared,
@@ -94,7 +93,6 @@ def predict_probabilities(
     return gathered.probabilities
 
 
-@torch.inference_mode()
 def gather(
     ensemble: Ensemble,
     case: Prepared,
@@ -161,6 +159,7 @@ def ran_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(word in text for word in _ALLOCATION_FAILED)
 
 
+@torch.inference_mode()
 def _run(ensemble: Ensemble, case: Prepared, plan: MemoryPlan, wanted: Wanted) -> Gathered:
     gathered = Gathered(ensemble.num_classes, case.shape, wanted)
     try:

@@ -183,9 +183,7 @@ def _cores(n: int, stride: int) -> list[int]:
     """Sizes of a core to try along an axis: all of it, a half, a third, two thirds of these..."""
     sizes = {n}
     parts = 2
-    while True:
-        core = -(-n // (parts * stride)) * stride
-        if core < _SMALLEST_CORE or core >= n:
-            return sorted(sizes, reverse=True)
-        sizes.add(core)
+    while n // parts >= _SMALLEST_CORE:
+        sizes.add(min(n, -(-n // (parts * stride)) * stride))
         parts = parts + 1 if parts < 4 else parts * 3 // 2
+    return sorted(sizes, reverse=True)
