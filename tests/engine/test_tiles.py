@@ -68,3 +68,11 @@ def test_windows_cover_the_volume_and_are_no_larger():
     assert hits.min() == 1
     assert windows.count == 8
     assert str(windows) == "8 windows of 24x20x24, blended where they overlap"
+
+
+@pytest.mark.parametrize("shape", [(512, 512, 600), (9, 7, 1), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("stages", [1, 3])
+def test_any_network_and_size_has_an_answer_at_once(stages, shape):
+    found = tilings(VoxResNet(1, 2, stages=stages, width_divisor=8), shape)
+    assert found[0].is_whole
+    assert all(tiling.cost <= 8 for tiling in found)

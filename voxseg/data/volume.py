@@ -118,10 +118,7 @@ def read_image(path: Path) -> Volume:
 
 
 def read_channels(paths: Sequence[Path]) -> Volume:
-    """Read the channels of one case: a file each, or all frames of a single 4D file.
-
-    Args:
-        paths: One or more files on one grid.
+    """Read the channels of one case: files on one grid, or all frames of a single 4D file.
 
     Returns:
         float32 voxels (C, X, Y, Z); affine and header are those of the first file.
@@ -144,16 +141,14 @@ def read_channels(paths: Sequence[Path]) -> Volume:
 def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
     """Read where a case lies, from its headers alone.
 
-    Returns:
-        What ``read_channels`` gives, but its voxels are all zero and take no memory; and how many
-        bytes reading the case will take at most.
+    They give what ``read_channels`` gives, but its voxels are all zero and take no memory; and how
+    many bytes reading the case will take at most.
     """
     heads = [_read(path, with_voxels=False) for path in paths]
     array, trailing = _channels_first(heads[0][0])
     array = np.broadcast_to(array, (max(len(paths), len(array)), *array.shape[1:]))
     raw = max(math.prod(head.shape) * _bytes_per_voxel(head) for _, head in heads)
-    # Channels in files of their own are read one by one and then put together.
-    copies = 2 if len(paths) > 1 else 1
+    copies = 2 if len(paths) > 1 else 1  # files are read one by one and then put together
     num_bytes = raw + copies * 4 * array.size + array.size // len(paths)
     return _volume(array, heads[0][1], paths[0], trailing), num_bytes
 
@@ -167,8 +162,8 @@ def _channels_first(voxels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any],
 
 def _bytes_per_voxel(image: Any) -> int:
     """Of the voxels as nibabel hands them over, with what it needs to scale them."""
-    is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
-    return int(image.get_data_dtype().itemsize) + (16 if is_scaled else 0)
+    scaled = 0 if (image.dataobj.slope, image.dataobj.inter) == (1.0, 0.0) else 16
+    return int(image.get_data_dtype().itemsize) + scaled
 
 
 def read_label(path: Path) -> Volume:
@@ -193,9 +188,8 @@ def read_label(path: Path) -> Volume:
     if voxels.dtype.itemsize > 2:
         low, high = int(voxels.min()), int(voxels.max())
         if low < -(2**31) or high >= 2**31:
-            raise DataError(
-                f"label {path} holds values from {low} to {high}, beyond 32 bits; renumber them"
-            )
+            found = f"values from {low} to {high}, beyond 32 bits"
+            raise DataError(f"label {path} holds {found}; renumber them")
     array = np.ascontiguousarray(voxels, dtype=np.int32)
     return _volume(array, image, path, len(image.shape) - 3)
 
@@ -246,8 +240,7 @@ def affine_distance(
 def form_distance(volume: Volume) -> float:
     """Return how far apart qform and sform put a corner of the grid, in voxels.
 
-    Returns:
-        0 if one of them is unused (code 0), infinity if the qform is no rotation.
+    It is 0 if one of them is unused (code 0), infinity if the qform is no rotation.
     """
     header = volume.header
     if header["qform_code"] <= 0 or header["sform_code"] <= 0:
