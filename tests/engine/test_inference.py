@@ -102,7 +102,7 @@ def test_tiles_answer_as_the_whole_and_less_margin_does_not(options):
     less = tuple(max(0, r // 2 - s) for r, s in zip(net.reach, stride, strict=True))
     ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=True, flip_axes=(0,))
     whole, tiles, kept, short = (
-        inference._run(ensemble, case, MemoryPlan(0, 0, cut, keeps), Wanted()).probabilities
+        inference._run(ensemble, case, [MemoryPlan(0, 0, cut, keeps)], Wanted()).probabilities
         for cut, keeps in (
             (Tiling(shape, shape, net.reach, stride), True),
             (Tiling(shape, (24, 8, 9), net.reach, stride), False),
@@ -129,7 +129,7 @@ def test_windows_blend_as_monai_does(design):
     case, net = prepared(), network(design, norm="instance")
     windows = windows_of(SHAPE, (16, 16, 16), 0.5)
     ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=False)
-    found = inference._run(ensemble, case, MemoryPlan(0, 0, windows, False), Wanted())
+    found = inference._run(ensemble, case, [MemoryPlan(0, 0, windows, False)], Wanted())
     step = net.forward if design == "V0" else net.features
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of MONAI's indexing
@@ -252,6 +252,16 @@ def test_the_last_rungs_put_probabilities_on_disk_and_then_fail(tmp_path):
     assert "on disk" not in said[0]
     assert said[-1].endswith("with probabilities on disk")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_of_another_reach_are_cut_apart():
+    case = large_case()
+    networks = (network("V0"), network("V0", stages=2))
+    ensemble = Ensemble(networks=networks, compute=COMPUTE, coordinates=False)
+    whole, _ = gather(ensemble, case, WHOLE, Wanted())
+    tiled, how = gather(ensemble, case, PredictConfig(memory_gb=1e-9), Wanted())
+    assert "of " in how
+    np.testing.assert_allclose(tiled.probabilities, whole.probabilities, atol=2e-5)
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -51,13 +51,23 @@ class Ensemble:
         """Networks times combinations of flips."""
         return len(self.networks) * len(_flip_combinations(self.flip_axes))
 
-    def plan(self, shape: Sequence[int], settings: PredictConfig, supervoxels: int) -> MemoryPlan:
-        """How the network that needs most will be run; the others run in the same way."""
-        plans = [
+    def plans(
+        self, shape: Sequence[int], settings: PredictConfig, supervoxels: int
+    ) -> list[MemoryPlan]:
+        """How each network will be run; folds may differ in what they reach and need."""
+        return [
             plan_memory(network, shape, self.compute, settings, supervoxels=supervoxels)
             for network in self.networks
         ]
-        return max(plans, key=lambda plan: plan.needed_gb)
+
+    def plan(self, shape: Sequence[int], settings: PredictConfig, supervoxels: int) -> MemoryPlan:
+        """How the network that needs most will be run."""
+        return largest(self.plans(shape, settings, supervoxels))
+
+
+def largest(plans: Sequence[MemoryPlan]) -> MemoryPlan:
+    """The plan that needs most."""
+    return max(plans, key=lambda plan: plan.needed_gb)
 
 
 def predict_probabilities(
@@ -123,10 +133,11 @@ def gather(
     supervoxels = 0 if case.superpixels is None else int(case.superpixels.max()) + 1
     story = []
     while True:
-        plan = ensemble.plan(case.shape, settings, supervoxels)
+        plans = ensemble.plans(case.shape, settings, supervoxels)
+        plan = largest(plans)
         story.append(str(plan.cut))
         try:
-            return _run(ensemble, case, plan, wanted), _told(story)
+            return _run(ensemble, case, plans, wanted), _told(story)
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
@@ -160,10 +171,12 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 
 @torch.inference_mode()
-def _run(ensemble: Ensemble, case: Prepared, plan: MemoryPlan, wanted: Wanted) -> Gathered:
+def _run(
+    ensemble: Ensemble, case: Prepared, plans: Sequence[MemoryPlan], wanted: Wanted
+) -> Gathered:
     gathered = Gathered(ensemble.num_classes, case.shape, wanted)
     try:
-        for network in ensemble.networks:
+        for network, plan in zip(ensemble.networks, plans, strict=True):
             for flips in _flip_combinations(ensemble.flip_axes):
                 view = View(case, ensemble.compute, coordinates=ensemble.coordinates, flips=flips)
                 run_pass(network, view, ensemble.compute, plan, gathered)
