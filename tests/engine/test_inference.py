@@ -7,7 +7,7 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from voxseg.data.orientation import Orientation
-from voxseg.data.prepare import Grid, Prepared
+from voxseg.data.prepare import Grid, Prepared, coordinate_channels
 from voxseg.engine import inference
 from voxseg.engine.config import ModelConfig, PredictConfig
 from voxseg.engine.device import choose_compute
@@ -162,6 +162,19 @@ def test_flips_average_mirrored_passes(coordinates):
         np.testing.assert_allclose(both, (plain + other[:, ::-1]) / 2, atol=1e-5)
     np.testing.assert_allclose(both.sum(0), 1, rtol=1e-5)
     assert np.abs(both - plain).max() > 1e-3
+
+
+def test_a_flipped_member_sees_mirrored_positions():
+    case, net = prepared(), network("V0", 4)
+    case = replace(case, mask_box=((3, 30), (0, 24), (2, 30)))
+    plain = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=True)
+    both = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=True, flip_axes=(0,))
+    position = coordinate_channels(case.mask_box, tuple(slice(0, n) for n in SHAPE))
+    position = position[:, ::-1] * np.array([-1, 1, 1], np.float32).reshape(3, 1, 1, 1)
+    seen = np.concatenate([case.image[:, ::-1], position]).astype(np.float32)
+    with torch.inference_mode():
+        other = net(torch.from_numpy(seen)[None])[0].softmax(0).numpy()[:, ::-1]
+    np.testing.assert_allclose(both, (plain + other) / 2, atol=1e-5)
 
 
 def test_a_volume_smaller_than_the_window_is_predicted():

@@ -11,6 +11,7 @@ def case(dtype=torch.float32):
     features = torch.randn(1, 5, 23, 9, 7, generator=generator, dtype=dtype) - 9
     superpixels = torch.randint(-1, 40, (1, 23, 9, 7), generator=generator, dtype=torch.int32)
     superpixels[:, :12] //= 2  # some superpixels are in one part only
+    superpixels[:, 12:][superpixels[:, 12:] < 5] = 5
     superpixels[superpixels == 7] = 8  # and one is nowhere
     return features, superpixels
 
