@@ -9,8 +9,6 @@ from . import console as terminal
 from . import options
 from .evaluate import show
 from .progress import training_bar
-from .report import check_page, write_run_page
-from .settings import gather, training_flags
 
 if TYPE_CHECKING:
     from voxseg.engine.seeds import SeedSpread
@@ -75,40 +73,39 @@ def crossval(
     fails is tried again from its last checkpoint while the others go on; exit code 4 when some
     failed for good and the others are finished.
     """
-    from voxseg.engine.crossval import crossval as run
-    from voxseg.engine.dealing import Dealing
-    from voxseg.engine.folds import Effort
-    from voxseg.engine.train import TrainRequest
+    from voxseg.api import crossval as run
 
-    check_page(report, overwrite=overwrite or resume)
-    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
-    request = TrainRequest(
-        data=data,
-        run=output,
-        labels=labels,
-        settings=gather(recipe, config, settings, flags),
-        planned=recipe is None and config is None,
-        init_from=init_from,
-        device=device,
-        resume=resume,
-        overwrite=overwrite,
-    )
-    dealing = Dealing(
-        folds=folds, leave_one_out=leave_one_out, groups=groups, strata=strata, split=split
-    )
     screen = terminal.console(as_json)
     with training_bar(screen) as bar:
         result = run(
-            request,
-            dealing,
-            bar,
-            lambda text: screen.print(text, markup=False),
-            effort=Effort(jobs, retries),
+            data,
+            output,
+            folds=folds,
+            leave_one_out=leave_one_out,
+            groups=groups,
+            strata=strata,
+            labels=labels,
+            recipe=recipe,
+            config=config,
+            settings=settings,
+            split=split,
+            epochs=epochs,
+            max_minutes=max_minutes,
+            seed=seed,
+            deterministic=deterministic,
+            workers=workers,
+            init_from=init_from,
             seeds=seeds,
+            jobs=jobs,
+            retries=retries,
             postprocess=postprocess,
+            device=device,
+            report=report,
+            resume=resume,
+            overwrite=overwrite,
+            notify=bar,
+            say=lambda text: screen.print(text, markup=False),
         )
-    if report is not None:
-        write_run_page(output, report, screen)
     if as_json:
         terminal.print_json(result.to_json())
         return

@@ -8,7 +8,6 @@ from rich.table import Table
 
 from . import console as terminal
 from . import options
-from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.evaluate import Evaluation
@@ -47,30 +46,22 @@ def evaluate(
 
     Cases are paired by name. Exit code 4 when some cases failed and the others were scored.
     """
-    from voxseg.engine.evaluate import check_output, write_evaluation
-    from voxseg.engine.evaluate import evaluate as run
+    from voxseg.api import evaluate as run
 
-    classes = None if labels is None else _classes(labels)
-    _check_images(images, output, report)
-    check_page(report, overwrite=overwrite)
-    if output is not None:
-        check_output(output, overwrite=overwrite)
     screen = terminal.console(as_json)
     with screen.status("scoring") as status:
         evaluation = run(
             prediction,
             truth,
-            labels=classes,
+            output,
             tolerance_mm=tolerance_mm,
+            labels=None if labels is None else _classes(labels),
+            report=report,
+            images=images,
+            overwrite=overwrite,
             notify=lambda case, number, total: status.update(f"{case} ({number}/{total})"),
+            say=lambda text: screen.print(text, markup=False),
         )
-    if output is not None:
-        write_evaluation(evaluation, output, overwrite=overwrite)
-    if output is not None or report is not None:
-        from voxseg.engine.report_commands import evaluation_source
-
-        source = evaluation_source(evaluation, prediction, truth, images=images, folder=output)
-        write_page(source, report, screen)
     if as_json:
         terminal.print_json(evaluation.to_json())
     else:
@@ -172,15 +163,6 @@ def _mean_sd(statistic: "Statistic | None", digits: int) -> str:
         return "-"
     mean = f"{statistic.mean:.{digits}f}"
     return mean if statistic.defined == 1 else f"{mean} ± {statistic.deviation:.{digits}f}"
-
-
-def _check_images(images: Path | None, output: Path | None, report: Path | None) -> None:
-    from voxseg.errors import DataError, UsageError
-
-    if images is not None and output is None and report is None:
-        raise UsageError("--images is drawn on a page: add --report PAGE, or -o to make one later")
-    if images is not None and not images.exists():
-        raise DataError(f"there is no file or folder {images}; check the name")
 
 
 def _classes(text: str) -> list[int]:

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from . import console as terminal
 from . import options
-from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.predict import CaseOutcome
@@ -48,6 +47,14 @@ def predict(
     no_postprocess: Annotated[
         bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
     ] = False,
+    num_parts: Annotated[
+        int,
+        typer.Option("--num-parts", min=1, help="Predict one of so many shares of the cases."),
+    ] = 1,
+    part_id: Annotated[
+        int,
+        typer.Option("--part-id", min=0, help="Which share, from 0: an array job's task number."),
+    ] = 0,
     device: options.Device = "auto",
     report: options.Report = None,
     overwrite: options.Overwrite = False,
@@ -60,12 +67,8 @@ def predict(
 
     Exit code 4 when some cases failed and the others were written.
     """
-    from voxseg.engine.operations import wanted_postprocessing
-    from voxseg.engine.predict import PredictRequest
-    from voxseg.engine.predict import predict as run
-    from voxseg.engine.report_commands import prediction_source
+    from voxseg.api import predict as run
 
-    check_page(report, overwrite=overwrite or skip_existing)
     screen = terminal.console(as_json)
 
     def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
@@ -77,31 +80,24 @@ def predict(
             screen.print(f"{head}: {outcome.output} ({facts})", markup=False)
 
     outcomes = run(
-        PredictRequest(
-            checkpoint=checkpoint,
-            inputs=tuple(inputs),
-            output=output,
-            device=device,
-            save_probabilities=save_probabilities,
-            save_uncertainty=save_uncertainty,
-            tta=tta,
-            low_memory=low_memory,
-            overwrite=overwrite,
-            skip_existing=skip_existing,
-            postprocess=wanted_postprocessing(postprocess, no_postprocess),
-        ),
-        tell,
-        lambda sentence: screen.print(sentence, markup=False),
-    )
-    source = prediction_source(
-        outcomes,
-        checkpoint=checkpoint,
-        inputs=inputs,
-        output=output,
+        checkpoint,
+        inputs,
+        output,
+        save_probabilities=save_probabilities,
+        save_uncertainty=save_uncertainty,
+        tta=tta,
+        low_memory=low_memory,
+        postprocess=postprocess,
+        no_postprocess=no_postprocess,
+        num_parts=num_parts,
+        part_id=part_id,
         device=device,
-        options={"tta": tta, "low_memory": low_memory},
+        report=report,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+        notify=tell,
+        say=lambda text: screen.print(text, markup=False),
     )
-    write_page(source, report, screen)
     failed = [outcome for outcome in outcomes if outcome.error]
     for done in {outcome.postprocessing for outcome in outcomes} - {""}:
         screen.print(f"post-processing of the masks: {done}", markup=False)

@@ -8,7 +8,6 @@ import typer
 from . import console as terminal
 from . import options
 from .progress import minutes, training_bar
-from .settings import gather, training_flags
 
 
 def train(
@@ -42,19 +41,26 @@ def train(
     Without --recipe, a Reduced (/8) VoxResNet V3 with SLIC supervoxels is set up from the data's
     spacing and size, and what was chosen is printed.
     """
-    from voxseg.engine.train import TrainRequest, dry_run_report
+    from voxseg.engine.options import training_request
+    from voxseg.engine.train import dry_run_report
     from voxseg.engine.train import train as run
 
-    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
-    request = TrainRequest(
+    # As voxseg.train, which has no dry run.
+    request = training_request(
         data=data,
-        run=output,
+        output=output,
         labels=labels,
-        settings=gather(recipe, config, settings, flags),
-        planned=recipe is None and config is None,
+        recipe=recipe,
+        config=config,
+        settings=settings,
         val_fraction=val_fraction,
         split=split,
         fold=fold,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        seed=seed,
+        deterministic=deterministic,
+        workers=workers,
         init_from=init_from,
         device=device,
         resume=resume,

@@ -24,6 +24,7 @@ from voxseg.engine import predict as _predict
 from voxseg.engine import reproduce as _reproduce
 from voxseg.engine import supervoxels as _supervoxels
 from voxseg.engine import train as _train
+from voxseg.engine.case_report import Page, check_page, write_page
 from voxseg.engine.compare_files import check_output as check_comparison_output
 from voxseg.engine.compare_files import write_comparison
 from voxseg.engine.dealing import Dealing, write_dealt
@@ -31,6 +32,8 @@ from voxseg.engine.folds import Effort
 from voxseg.engine.loop import Progress, TrainResult
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, Settings, as_path, training_request
+from voxseg.engine.report_commands import check_images, evaluation_source, prediction_source
+from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_source
 
 __all__ = [
     "check",
@@ -38,6 +41,7 @@ __all__ = [
     "crossval",
     "evaluate",
     "predict",
+    "report",
     "reproduce",
     "split",
     "supervoxels",
@@ -120,12 +124,14 @@ def crossval(
     retries: int = 1,
     postprocess: bool = False,
     device: str = "auto",
+    report: Place | None = None,
     resume: bool = False,
     overwrite: bool = False,
     notify: Callable[[Progress], None] = _silent,
     say: Callable[[str], None] = _silent,
 ) -> _crossval.CrossvalResult:
     """Train each fold of ``data``, predict and score what it held out; see ``voxseg crossval``."""
+    check_page(as_path(report), overwrite=overwrite or resume)
     request = training_request(
         data=data,
         output=output,
@@ -151,9 +157,12 @@ def crossval(
         split=as_path(split),
     )
     effort = Effort(jobs, retries)
-    return _crossval.crossval(
+    result = _crossval.crossval(
         request, dealing, notify, say, effort=effort, seeds=seeds, postprocess=postprocess
     )
+    if report is not None:
+        _write_page(read_source(Path(output)), report, say)
+    return result
 
 
 def predict(
@@ -167,12 +176,17 @@ def predict(
     low_memory: bool = False,
     postprocess: Place | None = None,
     no_postprocess: bool = False,
+    num_parts: int = 1,
+    part_id: int = 0,
     device: str = "auto",
+    report: Place | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
     notify: Callable[[_predict.CaseOutcome, int, int], None] = _silent,
+    say: Callable[[str], None] = _silent,
 ) -> list[_predict.CaseOutcome]:
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
+    check_page(as_path(report), overwrite=overwrite or skip_existing)
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),
         inputs=_paths(inputs),
@@ -185,8 +199,21 @@ def predict(
         overwrite=overwrite,
         skip_existing=skip_existing,
         postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
+        part=_predict.Part(part_id, num_parts),
     )
-    return _predict.predict(request, notify)
+    outcomes = _predict.predict(request, notify, say)
+    source = prediction_source(
+        outcomes,
+        checkpoint=request.checkpoint,
+        inputs=request.inputs,
+        output=request.output,
+        device=device,
+        options={"tta": tta, "low_memory": low_memory},
+        manifest_name=request.part.file(PREDICT_MANIFEST),
+    )
+    if report is not None:
+        _write_page(source, report, say)
+    return outcomes
 
 
 def evaluate(
@@ -196,17 +223,29 @@ def evaluate(
     *,
     tolerance_mm: float = 1.0,
     labels: Sequence[int] | None = None,
+    report: Place | None = None,
+    images: Place | None = None,
     overwrite: bool = False,
     notify: Callable[[str, int, int], None] = _silent,
+    say: Callable[[str], None] = _silent,
 ) -> _evaluate.Evaluation:
     """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
-    if output is not None:
-        _evaluate.check_output(Path(output), overwrite=overwrite)
+    folder = as_path(output)
+    check_images(as_path(images), is_kept=folder is not None or report is not None)
+    check_page(as_path(report), overwrite=overwrite)
+    if folder is not None:
+        _evaluate.check_output(folder, overwrite=overwrite)
     evaluation = _evaluate.evaluate(
         Path(prediction), Path(truth), labels=labels, tolerance_mm=tolerance_mm, notify=notify
     )
-    if output is not None:
-        _evaluate.write_evaluation(evaluation, Path(output), overwrite=overwrite)
+    if folder is not None:
+        _evaluate.write_evaluation(evaluation, folder, overwrite=overwrite)
+    if folder is not None or report is not None:
+        source = evaluation_source(
+            evaluation, Path(prediction), Path(truth), images=as_path(images), folder=folder
+        )
+        if report is not None:
+            _write_page(source, report, say)
     return evaluation
 
 
@@ -237,6 +276,21 @@ def compare(
     if output is not None:
         write_comparison(comparison, Path(output), overwrite=overwrite)
     return comparison
+
+
+def report(
+    run: Place,
+    output: Place | None = None,
+    *,
+    data: Place | None = None,
+    pictures: int | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = _silent,
+) -> Page:
+    """Make one HTML page about a finished run, from its files; see ``voxseg report --help``."""
+    place = Path(run) / "report.html" if output is None else Path(output)
+    check_page(place, overwrite=overwrite)
+    return _write_page(read_source(Path(run), data=as_path(data)), place, say, pictures)
 
 
 def reproduce(
@@ -319,6 +373,15 @@ def check(
     """
     dataset, known = find_pairs(Path(data), as_path(labels))
     return check_dataset(dataset, notify, known)
+
+
+def _write_page(
+    source: ReportSource, page: Place, say: Callable[[str], None], pictures: int | None = None
+) -> Page:
+    written = write_page(source, Path(page), pictures=pictures)
+    drawn = f"{len(written.drawn)} of {written.num_cases} cases drawn"
+    say(f"page: {written.path} ({drawn}, {len(written.warnings)} warnings)")
+    return written
 
 
 def _paths(places: Place | Sequence[Place]) -> tuple[Path, ...]:

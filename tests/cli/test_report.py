@@ -164,3 +164,10 @@ def test_crossval_and_predict_write_pages(voxseg, tmp_path, rng, read_page):
     kept = read_page(page)
     assert any("masks were there before and kept" in word for word in kept.words)
     assert kept.row("s0", f"{ml['ml']:.1f}")
+
+    parts = tmp_path / "parts"
+    for part in ("0", "1"):
+        one = ("predict", run, data, "-o", parts, "--num-parts", "2", "--part-id", part)
+        assert voxseg(*one, "--device", "cpu").code in (0, 4)  # the broken file is in one of them
+    assert "4 of 5 cases drawn" in voxseg("report", parts).out
+    assert voxseg(*one, "--part-id", "2").code == 2

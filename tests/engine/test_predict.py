@@ -9,7 +9,7 @@ import pytest
 
 from voxseg.engine import case_memory, predictor
 from voxseg.engine.config import merge
-from voxseg.engine.predict import PredictRequest, predict
+from voxseg.engine.predict import Part, PredictRequest, predict
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import DataError, UsageError
 
@@ -251,3 +251,26 @@ def test_one_member_has_no_disagreement(trained, tmp_path):
     assert (out / "case1_entropy.nii.gz").is_file()
     assert not (out / "case1_disagreement.nii.gz").exists()
     assert {(v.low_ml, v.high_ml) for v in outcome.volumes} == {(None, None)}
+
+
+def test_parts_share_the_cases_and_the_folder(trained, tmp_path, make_subjects):
+    _, run, _ = trained
+    data, masks = make_subjects(tmp_path / "new", 3, seed=50), tmp_path / "masks"
+    shares = []
+    for number in range(4):
+        outcomes = predict(request(run, [data], masks, part=Part(number, 4)))
+        shares.append([outcome.case_id for outcome in outcomes])
+    assert shares == [["case0"], ["case1"], ["case2"], []]
+    assert sorted(path.name for path in masks.glob("*.nii.gz")) == [
+        "case0.nii.gz", "case1.nii.gz", "case2.nii.gz",
+    ]  # fmt: skip
+    assert sorted(path.name for path in masks.glob("*.json")) == [
+        f"predict-{number}-of-4.json" for number in range(4)
+    ]
+    predict(request(run, [data], tmp_path / "whole"))
+    for path in masks.glob("*.nii.gz"):
+        np.testing.assert_array_equal(
+            nib.load(path).get_fdata(), nib.load(tmp_path / "whole" / path.name).get_fdata()
+        )
+    with pytest.raises(UsageError, match="--part-id must be 0 to --num-parts - 1, got 4 of 4"):
+        Part(4, 4)

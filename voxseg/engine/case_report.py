@@ -40,12 +40,16 @@ class Page:
     warnings: tuple[str, ...]
 
 
-def check_page(path: Path, *, overwrite: bool) -> None:
+def check_page(path: Path | None, *, overwrite: bool) -> None:
     """Refuse a page that cannot be written or would replace one, before any work is done.
+
+    None is no page.
 
     Raises:
         UsageError: It is a folder, or exists and ``overwrite`` is not set.
     """
+    if path is None:
+        return
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name the page, as {path / 'report.html'}")
     if path.exists() and not overwrite:

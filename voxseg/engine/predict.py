@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,32 @@ from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A share of the cases, for one of several processes or jobs that predict into one folder."""
+
+    number: int = 0
+    """From 0."""
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if self.of < 1 or not 0 <= self.number < self.of:
+            raise UsageError(
+                f"--part-id must be 0 to --num-parts - 1, got {self.number} of {self.of} parts"
+            )
+
+    def take(self, items: Sequence[Item]) -> list[Item]:
+        """Every ``of``-th item, so that parts differ by one at most."""
+        return list(items[self.number :: self.of])
+
+    def file(self, name: str) -> str:
+        """Name of this part's own copy of a file, as ``predict-0-of-4.json``; the whole's own."""
+        stem, dot, suffix = name.partition(".")
+        return name if self.of == 1 else f"{stem}-{self.number}-of-{self.of}{dot}{suffix}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +80,8 @@ class PredictRequest:
     postprocess: Path | bool = True
     """What is done to the masks: a file, or True for the cross-validation's own, False for nothing.
     Probabilities and uncertainty stay those of the networks."""
+    part: Part = Part()
+    """Which of the cases; all by default."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +130,13 @@ def predict(
     Before each case, ``say`` is told what it will need and what there is; later, where memory runs
     out all the same, how it goes on.
 
-    A folder also gets ``predict.json``, and ``labels.csv`` and ``labels.ctbl``, which name and
-    colour the classes in 3D Slicer.
+    A folder also gets ``predict.json`` (each part of the cases its own one), and ``labels.csv`` and
+    ``labels.ctbl``, which name and colour the classes in 3D Slicer.
 
     Raises:
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
     """
-    cases = _find(request.inputs)
+    cases = request.part.take(_find(request.inputs))
     targets = _targets(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels = predictor.config.labels
@@ -117,10 +146,11 @@ def predict(
         outcome = _predict_one(predictor, case, target, request, operations, say)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
-    if target.parent == request.output:
+    if not is_volume_file(request.output):
         write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
         rows = [asdict(outcome) for outcome in outcomes]
-        write_text(request.output / "predict.json", json.dumps(rows, indent=2) + "\n")
+        path = request.output / request.part.file("predict.json")
+        write_text(path, json.dumps(rows, indent=2) + "\n")
     return outcomes
 
 

@@ -24,7 +24,7 @@ from voxseg.engine.report_sources import (
     read_manifest,
     shown_name,
 )
-from voxseg.errors import DataError, VoxsegError
+from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
 from voxseg.metrics.summary import class_name
 
@@ -72,6 +72,14 @@ def evaluation_source(
     )  # fmt: skip
 
 
+def check_images(images: Path | None, *, is_kept: bool) -> None:
+    """Refuse images that nobody would see, or that are not there, before any work is done."""
+    if images is not None and not is_kept:
+        raise UsageError("--images is drawn on a page: add --report PAGE, or -o to make one later")
+    if images is not None and not images.exists():
+        raise DataError(f"there is no file or folder {images}; check the name")
+
+
 def prediction_source(
     outcomes: "Sequence[CaseOutcome]",
     *,
@@ -80,6 +88,7 @@ def prediction_source(
     output: Path,
     device: str,
     options: Mapping[str, Any],
+    manifest_name: str = PREDICT_MANIFEST,
 ) -> ReportSource:
     """Gather what ``predict`` did; in a folder, keep the manifest so that a page can come later.
 
@@ -90,6 +99,7 @@ def prediction_source(
         output: As given to ``predict``: a folder, or a mask's name.
         device: As given to ``predict``.
         options: Other options by name, for the manifest.
+        manifest_name: Of the manifest; that of a part of the cases has its own.
     """
     from voxseg.engine.device import choose_device  # torch, which scoring can do without
 
@@ -110,7 +120,7 @@ def prediction_source(
         "files": _files_to_json(files),
     }
     folder = output if output.is_dir() else None
-    manifest = _written(content, folder and folder / PREDICT_MANIFEST)
+    manifest = _written(content, folder and folder / manifest_name)
     return ReportSource(
         "predict",
         shown_name(output),

@@ -101,7 +101,7 @@ def read_source(run: Path, *, data: Path | None = None) -> ReportSource:
         source = _read_crossval(run, manifest)
     elif (run / EVALUATE_MANIFEST).is_file() or (run / "metrics.json").is_file():
         source = _read_evaluation(run, manifest)
-    elif (run / "predict.json").is_file():
+    elif _predictions(run):
         source = _read_predictions(run)
     else:
         raise UsageError(
@@ -176,12 +176,18 @@ def _read_evaluation(run: Path, other: Mapping[str, Any]) -> ReportSource:
 
 
 def _read_predictions(run: Path) -> ReportSource:
-    rows = parse_json(run / "predict.json")
-    is_list = isinstance(rows, list)
-    if not is_list or not all(isinstance(row, dict) and "case_id" in row for row in rows):
-        raise DataError(f"{run / 'predict.json'} lists no predicted cases; predict them again")
-    manifest = read_manifest(run / PREDICT_MANIFEST)
-    files = files_from_json(manifest)
+    rows: list[Mapping[str, Any]] = []
+    files: dict[str, CaseFiles] = {}
+    manifest: dict[str, Any] = {}
+    for path in _predictions(run):
+        found = parse_json(path)
+        is_list = isinstance(found, list)
+        if not is_list or not all(isinstance(row, dict) and "case_id" in row for row in found):
+            raise DataError(f"{path} lists no predicted cases; predict them again")
+        rows += found
+        manifest = read_manifest(run / path.name.replace("predict", "predict_manifest"))
+        files |= files_from_json(manifest)
+    rows.sort(key=lambda row: str(row["case_id"]))
     for row in rows:
         beside = run / f"{row['case_id']}.nii.gz"
         mask = beside if beside.is_file() else None  # the folder may have been moved
@@ -192,6 +198,12 @@ def _read_predictions(run: Path) -> ReportSource:
         "predict", shown_name(run), manifest, files, outcomes=tuple(rows),
         label_names=label_names(run), notes=notes,
     )  # fmt: skip
+
+
+def _predictions(run: Path) -> list[Path]:
+    """``predict.json``, or those of the parts in which the cases were predicted."""
+    whole = run / "predict.json"
+    return [whole] if whole.is_file() else sorted(run.glob("predict-*-of-*.json"))
 
 
 def _read_scores(file: Path) -> Evaluation:
