@@ -9,7 +9,7 @@ import typer
 
 from voxseg import __version__
 from voxseg.engine import process
-from voxseg.errors import VoxsegError
+from voxseg.errors import EXIT_CODES, ExitCode, VoxsegError
 
 from . import (
     bench,
@@ -22,6 +22,7 @@ from . import (
     models,
     predict,
     reproduce,
+    schemas,
     split,
     supervoxels,
     train,
@@ -34,6 +35,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Medical volumetric segmentation with supervoxel-pooled networks.",
+    epilog="\n".join(
+        ["Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES.items())]
+    ),
 )
 
 
@@ -75,6 +79,7 @@ app.command()(check.check)
 app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(train.recipes)
+app.command()(schemas.schemas)
 app.add_typer(bench.app, name="bench")
 
 
@@ -90,4 +95,4 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("voxseg: interrupted\n")
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)

@@ -5,7 +5,6 @@ on with the bits an unbroken one would have. A checkpoint is written after each 
 or SIGTERM after the step at hand.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from voxseg.data.patches import PatchSampler
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
+from voxseg.documents import json_text
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
@@ -34,7 +34,8 @@ from voxseg.engine.optimise import (
 )
 from voxseg.engine.prefetch import prefetch
 from voxseg.engine.stop import StopRequest
-from voxseg.errors import VoxsegError
+from voxseg.errors import ExitCode, VoxsegError
+from voxseg.schemas import LOG
 from voxseg.tasks.segmentation import DiceCounts, SegmentationLoss, count_dice
 
 
@@ -73,7 +74,7 @@ class TrainState:
 class InterruptedRunError(VoxsegError):
     """The run was asked to stop and wrote a checkpoint."""
 
-    exit_code = 130
+    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ class TrainingRun:
                 board.add_scalar(name, row[name], state.step)
         self._save_last()
         with (self._run / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
+            log.write(json_text({"schema": LOG, **row}, indent=None) + "\n")
 
     def _validate(self) -> DiceCounts:
         network = averaged(self._network, self._average).eval()

@@ -1,6 +1,5 @@
 """What a run was made of: versions, device, data and split hashes, times."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -15,7 +14,8 @@ import torch
 import voxseg
 from voxseg.data.layouts import Case
 from voxseg.data.volume import file_hash
-from voxseg.files import write_text
+from voxseg.documents import write_document
+from voxseg.schemas import MANIFEST
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-image", "numba")
 
@@ -72,4 +72,4 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
         "versions": versions(),
         "git_commit": git_commit(),
     }
-    write_text(path, json.dumps({**base, **content}, indent=2) + "\n")
+    write_document(path, MANIFEST, {**base, **content})

@@ -4,18 +4,19 @@ A mask lies on its source's grid with its source's header. A broken file among m
 the others finish.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from voxseg.data.layouts import Case, find_cases
 from voxseg.data.prepare import Prepared, prepare_case
 from voxseg.data.volume import Volume, is_volume_file, read_channels
+from voxseg.documents import document, json_text
 from voxseg.engine.checkpoint import checkpoint_path, load_checkpoint
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
@@ -27,6 +28,7 @@ from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
 from voxseg.models import VoxResNet
+from voxseg.schemas import PREDICT
 
 _LOW_MEMORY_GB = 1.0
 _LOW_MEMORY_WINDOW = 64
@@ -187,9 +189,13 @@ def predict(
     if target.parent == request.output:
         labels = predictor.config.labels
         write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
-        rows = [asdict(outcome) for outcome in outcomes]
-        write_text(request.output / "predict.json", json.dumps(rows, indent=2) + "\n")
+        write_text(request.output / "predict.json", json_text(predict_document(outcomes)) + "\n")
     return outcomes
+
+
+def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:
+    """What became of each case as plain values: ``predict.json``, and what ``--json`` prints."""
+    return document(PREDICT, {"cases": [asdict(outcome) for outcome in outcomes]})
 
 
 def _predict_one(
