@@ -7,7 +7,7 @@ import voxseg as package
 
 COMMANDS = (
     "bench", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models", "predict",
-    "recipes", "reproduce", "split", "supervoxels", "train",
+    "recipes", "reproduce", "schemas", "split", "supervoxels", "train",
 )  # fmt: skip
 
 

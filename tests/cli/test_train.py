@@ -126,8 +126,8 @@ def test_some_broken_inputs_end_predict_with_4(voxseg, data, tmp_path):
 
 def test_recipes_and_doctor(voxseg):
     assert "ibsr-reduced8-v3-block" in voxseg("recipes").out
-    assert "IBSR" in voxseg("recipes", "--json").json["ibsr-cpu"]
-    findings = {f["what"]: f["state"] for f in voxseg("doctor", "--json").json}
+    assert "IBSR" in voxseg("recipes", "--json").json["recipes"]["ibsr-cpu"]
+    findings = {f["what"]: f["state"] for f in voxseg("doctor", "--json").json["findings"]}
     assert findings["torch"]
     assert "torch" in voxseg("doctor").out
     assert json.dumps(findings)

@@ -1,6 +1,6 @@
 """What a check found as plain values: what ``voxseg check --json`` prints and the page is made of.
 
-Every field is described in ``voxseg/schemas/check.schema.json``; ``voxseg schemas check`` prints it.
+``voxseg/schemas/check.schema.json`` describes every field; ``voxseg schemas check`` prints it.
 """
 
 from dataclasses import asdict
