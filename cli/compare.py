@@ -52,23 +52,19 @@ def compare(
     Paired by case, for each class and the foreground mean: bootstrap interval, Wilcoxon signed rank
     and sign-flip permutation tests, effect sizes, Holm's correction, and a verdict in words.
     """
-    from voxseg.engine.compare import CompareSettings
-    from voxseg.engine.compare import compare as run
-    from voxseg.engine.compare_files import check_output, write_comparison
+    from voxseg.api import compare as run
 
-    settings = CompareSettings(
+    comparison = run(
+        runs,
+        output,
         metric=metric,
         alpha=alpha,
         all_pairs=all_pairs,
-        seed=seed,
-        resamples=resamples,
         allow_missing=allow_missing,
+        resamples=resamples,
+        seed=seed,
+        overwrite=overwrite,
     )
-    if output is not None:
-        check_output(output, overwrite=overwrite)
-    comparison = run(runs, settings)
-    if output is not None:
-        write_comparison(comparison, output, overwrite=overwrite)
     if as_json:
         terminal.print_json(comparison.to_json())
     else:

@@ -33,7 +33,7 @@ def reproduce(
     Data that are not the same to the byte are refused. Exit code 1 when a figure differs by more
     than --tolerance.
     """
-    from voxseg.engine.reproduce import reproduce as run
+    from voxseg.api import reproduce as run
 
     screen = terminal.console(as_json)
     with training_bar(screen) as bar:

@@ -31,11 +31,20 @@ def split(
     'voxseg crossval --split' and 'voxseg train --split --fold' use the file, so that networks are
     compared on the same folds.
     """
+    from voxseg.api import split as run
     from voxseg.data.splits import split_hash
-    from voxseg.engine.dealing import Dealing, write_dealt
 
-    dealing = Dealing(folds=folds, leave_one_out=leave_one_out, groups=groups, strata=strata)
-    parts = write_dealt(data, labels, output, dealing, seed, overwrite)
+    parts = run(
+        data,
+        output,
+        folds=folds,
+        leave_one_out=leave_one_out,
+        groups=groups,
+        strata=strata,
+        labels=labels,
+        seed=seed,
+        overwrite=overwrite,
+    )
     if as_json:
         content = {"split": str(output), "hash": split_hash(parts), "folds": len(parts)}
         terminal.print_json(document(SPLIT_WRITTEN, content))

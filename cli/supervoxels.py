@@ -56,28 +56,25 @@ def supervoxels(
     supervoxel the class of most of its voxels; its Dice is what a perfect classifier of whole
     supervoxels would reach. Exit code 4 when some images failed and the others were divided.
     """
-    from voxseg.data.superpixels import SupervoxelSettings
-    from voxseg.engine.supervoxels import SupervoxelRequest, make_supervoxels
+    from voxseg.api import supervoxels as run
 
-    request = SupervoxelRequest(
-        inputs=tuple(images),
-        output=output,
-        labels=labels,
-        settings=SupervoxelSettings(
+    screen = terminal.console(as_json)
+    with screen.status("dividing") as status:
+        report = run(
+            images,
+            output,
+            labels=labels,
             method=method,
             size_mm=size_mm,
             compactness=compactness,
             iterations=iterations,
             sigma_mm=sigma_mm,
-        ),
-        mask=mask,
-        target_oracle=target_oracle,
-        sweep=sweep,
-        overwrite=overwrite,
-    )
-    screen = terminal.console(as_json)
-    with screen.status("dividing") as status:
-        report = make_supervoxels(request, status.update)
+            mask=mask,
+            target_oracle=target_oracle,
+            sweep=sweep,
+            overwrite=overwrite,
+            say=status.update,
+        )
     if as_json:
         terminal.print_json(report.to_json())
     else:

@@ -10,11 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.volume import read_label
-from voxseg.engine.predict import PredictRequest, predict
-from voxseg.engine.train import TrainRequest, train
+import voxseg
 from voxseg.export.nifti import plain_geometry, write_map, write_mask
-from voxseg.metrics import score_case
 
 SHAPE = (36, 32, 28)
 SPACING = (1.0, 1.0, 1.2)
@@ -53,27 +50,21 @@ def main(folder: Path) -> None:
             "ema_decay": 0.9,
         },
     }
-    request = TrainRequest(
-        data=folder / "training" / "images",
+    result = voxseg.train(
+        folder / "training" / "images",
+        folder / "run",
         labels=folder / "training" / "labels",
-        run=folder / "run",
         settings=settings,
         device="cpu",
+        say=print,
     )
-    result = train(request, say=print)
     print(f"validation Dice {result.best_dice:.3f} after {result.steps} steps")
 
-    (outcome,) = predict(
-        PredictRequest(
-            checkpoint=folder / "run", inputs=(unseen,), output=folder / "masks", device="cpu"
-        )
-    )
+    (outcome,) = voxseg.predict(folder / "run", unseen, folder / "masks", device="cpu")
     print(f"{outcome.output}: {outcome.seconds:.1f} s, {outcome.memory}")
-    prediction = read_label(Path(outcome.output))
-    truth = read_label(folder / "new" / "labels" / unseen.name)
-    scores = score_case(prediction.array, truth.array, tuple(NAMES), truth.spacing, 1.0)
+    evaluation = voxseg.evaluate(folder / "masks", folder / "new" / "labels")
     for value, name in NAMES.items():
-        print(f"{name:6}  Dice {scores[value].dice:.3f}")
+        print(f"{name:6}  Dice {evaluation.scores[unseen.name.split('.')[0]][value].dice:.3f}")
 
 
 if __name__ == "__main__":

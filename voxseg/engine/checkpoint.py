@@ -4,6 +4,7 @@
 """
 
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,8 +34,12 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     with replacing(path) as temporary:
         try:
             torch.save({"format": FORMAT, **content}, temporary)
-        except RuntimeError as error:  # torch's zip writer reports a full disk like this
-            raise VoxsegError(f"cannot write {path}: {error}; is the disk full?") from None
+        except RuntimeError as error:  # how torch's zip writer reports a full disk, not saying so
+            free = shutil.disk_usage(path.parent).free
+            raise VoxsegError(
+                f"cannot write {path}: its disk has {free / 1e6:.1f} MB left; free some space or "
+                f"choose another output (torch says: {str(error).splitlines()[0]})"
+            ) from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""The program's commands as functions: ``voxseg.train(...)`` is ``voxseg train``.
+
+Each takes the options of its command under the same names and with the same defaults, and returns
+typed what the command prints. Two things differ: ``settings`` may be nested tables as well as
+``SECTION.KEY=VALUE`` texts, and instead of printing a function calls ``say`` with each sentence and
+``notify`` with each step. Paths may be texts. An error that a user can cure is a
+``voxseg.errors.VoxsegError``.
+
+The command line is made of these functions, and a test compares the parameters of both.
+"""
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+
+from voxseg.data.check import CheckReport, check_dataset, find_pairs
+from voxseg.data.prepare import MaskMode
+from voxseg.data.splits import Fold
+from voxseg.data.superpixels import Method, SupervoxelSettings
+from voxseg.engine import compare as _compare
+from voxseg.engine import crossval as _crossval
+from voxseg.engine import evaluate as _evaluate
+from voxseg.engine import predict as _predict
+from voxseg.engine import reproduce as _reproduce
+from voxseg.engine import supervoxels as _supervoxels
+from voxseg.engine import train as _train
+from voxseg.engine.compare_files import check_output as check_comparison_output
+from voxseg.engine.compare_files import write_comparison
+from voxseg.engine.dealing import Dealing, write_dealt
+from voxseg.engine.folds import Effort
+from voxseg.engine.loop import Progress, TrainResult
+from voxseg.engine.options import Place, Settings, as_path, training_request
+
+__all__ = [
+    "check",
+    "compare",
+    "crossval",
+    "evaluate",
+    "predict",
+    "reproduce",
+    "split",
+    "supervoxels",
+    "train",
+]
+
+
+def _silent(*_: object) -> None:
+    """Tell nobody."""
+
+
+def train(
+    data: Place,
+    output: Place,
+    *,
+    labels: Place | None = None,
+    recipe: str | None = None,
+    config: Place | None = None,
+    settings: Settings = None,
+    val_fraction: float = 0.2,
+    split: Place | None = None,
+    fold: int = 0,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    seed: int | None = None,
+    deterministic: bool = False,
+    init_from: Place | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    notify: Callable[[Progress], None] = _silent,
+    say: Callable[[str], None] = _silent,
+) -> TrainResult:
+    """Train a network on ``data`` into the run folder ``output``; see ``voxseg train --help``."""
+    request = training_request(
+        data=data,
+        output=output,
+        labels=labels,
+        recipe=recipe,
+        config=config,
+        settings=settings,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        seed=seed,
+        deterministic=deterministic,
+        val_fraction=val_fraction,
+        split=split,
+        fold=fold,
+        init_from=init_from,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    return _train.train(request, notify, say)
+
+
+def crossval(
+    data: Place,
+    output: Place,
+    *,
+    folds: int = 3,
+    leave_one_out: bool = False,
+    groups: Place | None = None,
+    strata: str = "",
+    labels: Place | None = None,
+    recipe: str | None = None,
+    config: Place | None = None,
+    settings: Settings = None,
+    split: Place | None = None,
+    epochs: int | None = None,
+    max_minutes: float | None = None,
+    init_from: Place | None = None,
+    seed: int | None = None,
+    deterministic: bool = False,
+    seeds: int | None = None,
+    jobs: int = 1,
+    retries: int = 1,
+    device: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    notify: Callable[[Progress], None] = _silent,
+    say: Callable[[str], None] = _silent,
+) -> _crossval.CrossvalResult:
+    """Train each fold of ``data``, predict and score what it held out; see ``voxseg crossval``."""
+    request = training_request(
+        data=data,
+        output=output,
+        labels=labels,
+        recipe=recipe,
+        config=config,
+        settings=settings,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        seed=seed,
+        deterministic=deterministic,
+        init_from=init_from,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    dealing = Dealing(
+        folds=folds,
+        leave_one_out=leave_one_out,
+        groups=as_path(groups),
+        strata=strata,
+        split=as_path(split),
+    )
+    effort = Effort(jobs, retries)
+    return _crossval.crossval(request, dealing, notify, say, effort=effort, seeds=seeds)
+
+
+def predict(
+    checkpoint: Place,
+    inputs: Place | Sequence[Place],
+    output: Place,
+    *,
+    save_probabilities: bool = False,
+    save_uncertainty: bool = False,
+    tta: bool = False,
+    low_memory: bool = False,
+    device: str = "auto",
+    overwrite: bool = False,
+    skip_existing: bool = False,
+    notify: Callable[[_predict.CaseOutcome, int, int], None] = _silent,
+) -> list[_predict.CaseOutcome]:
+    """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
+    request = _predict.PredictRequest(
+        checkpoint=Path(checkpoint),
+        inputs=_paths(inputs),
+        output=Path(output),
+        device=device,
+        save_probabilities=save_probabilities,
+        save_uncertainty=save_uncertainty,
+        tta=tta,
+        low_memory=low_memory,
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+    )
+    return _predict.predict(request, notify)
+
+
+def evaluate(
+    prediction: Place,
+    truth: Place,
+    output: Place | None = None,
+    *,
+    tolerance_mm: float = 1.0,
+    labels: Sequence[int] | None = None,
+    overwrite: bool = False,
+    notify: Callable[[str, int, int], None] = _silent,
+) -> _evaluate.Evaluation:
+    """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
+    if output is not None:
+        _evaluate.check_output(Path(output), overwrite=overwrite)
+    evaluation = _evaluate.evaluate(
+        Path(prediction), Path(truth), labels=labels, tolerance_mm=tolerance_mm, notify=notify
+    )
+    if output is not None:
+        _evaluate.write_evaluation(evaluation, Path(output), overwrite=overwrite)
+    return evaluation
+
+
+def compare(
+    runs: Sequence[Place],
+    output: Place | None = None,
+    *,
+    metric: str = "dice",
+    alpha: float = 0.05,
+    all_pairs: bool = False,
+    allow_missing: bool = False,
+    resamples: int = 9999,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> _compare.Comparison:
+    """Compare runs on the same cases, the first with the others; see ``voxseg compare --help``."""
+    settings = _compare.CompareSettings(
+        metric=metric,
+        alpha=alpha,
+        all_pairs=all_pairs,
+        seed=seed,
+        resamples=resamples,
+        allow_missing=allow_missing,
+    )
+    if output is not None:
+        check_comparison_output(Path(output), overwrite=overwrite)
+    comparison = _compare.compare(_paths(runs), settings)
+    if output is not None:
+        write_comparison(comparison, Path(output), overwrite=overwrite)
+    return comparison
+
+
+def reproduce(
+    manifest: Place,
+    output: Place,
+    *,
+    data: Place | None = None,
+    device: str | None = None,
+    notify: Callable[[Progress], None] = _silent,
+    say: Callable[[str], None] = _silent,
+) -> _reproduce.Reproduction:
+    """Run again what a manifest describes and compare the figures; see ``voxseg reproduce``."""
+    return _reproduce.reproduce(
+        Path(manifest), Path(output), data=as_path(data), device=device, notify=notify, say=say
+    )
+
+
+def split(
+    data: Place,
+    output: Place,
+    *,
+    folds: int = 3,
+    leave_one_out: bool = False,
+    groups: Place | None = None,
+    strata: str = "",
+    labels: Place | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> tuple[Fold, ...]:
+    """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
+    dealing = Dealing(
+        folds=folds, leave_one_out=leave_one_out, groups=as_path(groups), strata=strata
+    )
+    return write_dealt(Path(data), as_path(labels), Path(output), dealing, seed, overwrite)
+
+
+def supervoxels(
+    images: Place | Sequence[Place],
+    output: Place,
+    *,
+    labels: Place | None = None,
+    method: Method = "slic",
+    size_mm: float = 7.0,
+    compactness: float = 0.1,
+    iterations: int = 10,
+    sigma_mm: float = 0.0,
+    mask: MaskMode = "auto",
+    target_oracle: float | None = None,
+    sweep: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = _silent,
+) -> _supervoxels.SupervoxelReport:
+    """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
+    request = _supervoxels.SupervoxelRequest(
+        inputs=_paths(images),
+        output=Path(output),
+        labels=as_path(labels),
+        settings=SupervoxelSettings(
+            method=method,
+            size_mm=size_mm,
+            compactness=compactness,
+            iterations=iterations,
+            sigma_mm=sigma_mm,
+        ),
+        mask=mask,
+        target_oracle=target_oracle,
+        sweep=sweep,
+        overwrite=overwrite,
+    )
+    return _supervoxels.make_supervoxels(request, say)
+
+
+def check(
+    data: Place, *, labels: Place | None = None, notify: Callable[[str], None] = _silent
+) -> CheckReport:
+    """Check a data set: what is wrong and how to mend it; see ``voxseg check --help``.
+
+    The page, the corrected copies and the JSON document of the command are
+    ``voxseg.export.check_report``, ``voxseg.data.fix`` and ``voxseg.data.check_document``.
+    """
+    dataset, known = find_pairs(Path(data), as_path(labels))
+    return check_dataset(dataset, notify, known)
+
+
+def _paths(places: Place | Sequence[Place]) -> tuple[Path, ...]:
+    """One place or several."""
+    if isinstance(places, str | PathLike):
+        return (Path(places),)
+    return tuple(Path(place) for place in places)
