@@ -43,6 +43,12 @@ def test_a_newer_version_is_refused_in_one_sentence(schema):
     assert str(caught.value) == sentence
 
 
+def test_versions_are_numbers():
+    refuse_newer({"schema": "voxseg.split/9"}, "voxseg.split/10", Path("split.json"))
+    with pytest.raises(DataError, match="newer"):
+        refuse_newer({"schema": "voxseg.split/10"}, "voxseg.split/9", Path("split.json"))
+
+
 @pytest.mark.parametrize(
     "content",
     [
