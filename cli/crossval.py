@@ -35,6 +35,7 @@ def crossval(
     ] = None,
     seed: options.Seed = None,
     deterministic: options.Deterministic = False,
+    workers: options.Workers = None,
     init_from: Annotated[
         Path | None,
         typer.Option("--init-from", help="A cross-validation with the same split, fold by fold."),
@@ -68,7 +69,7 @@ def crossval(
     from voxseg.engine.folds import Effort
     from voxseg.engine.train import TrainRequest
 
-    flags = training_flags(epochs, max_minutes, seed, deterministic)
+    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
         run=output,

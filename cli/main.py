@@ -13,6 +13,7 @@ from voxseg.errors import EXIT_CODES, ExitCode, VoxsegError
 
 from . import (
     bench,
+    cache,
     check,
     compare,
     crossval,
@@ -78,6 +79,7 @@ app.command()(supervoxels.supervoxels)
 app.command()(check.check)
 app.command()(models.models)
 app.command()(doctor.doctor)
+app.command()(cache.cache)
 app.command()(train.recipes)
 app.command()(schemas.schemas)
 app.add_typer(bench.app, name="bench")

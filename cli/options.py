@@ -38,6 +38,15 @@ MaxMinutes = Annotated[
     float | None, typer.Option("--max-minutes", min=0, help="Wall-clock budget of a training.")
 ]
 Seed = Annotated[int | None, typer.Option("--seed", min=0, help="Of every random number.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        help="Processes that prepare cases and patches; 0 for none; by default 2 beside a GPU, "
+        "else 0. Results are the same.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check the data and print the settings, then stop.")
 ]

@@ -29,7 +29,11 @@ def gather(
 
 
 def training_flags(
-    epochs: int | None, max_minutes: float | None, seed: int | None, deterministic: bool
+    epochs: int | None,
+    max_minutes: float | None,
+    seed: int | None,
+    deterministic: bool,
+    workers: int | None,
 ) -> dict[str, dict[str, Any]]:
     """Turn the flags that ``train`` and ``crossval`` share into settings."""
     return {
@@ -38,5 +42,6 @@ def training_flags(
             "max_minutes": max_minutes,
             "seed": seed,
             "deterministic": deterministic or None,
+            "workers": workers,
         }
     }

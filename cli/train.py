@@ -33,6 +33,7 @@ def train(
     max_minutes: options.MaxMinutes = None,
     seed: options.Seed = None,
     deterministic: options.Deterministic = False,
+    workers: options.Workers = None,
     init_from: options.InitFrom = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
@@ -48,7 +49,7 @@ def train(
     from voxseg.engine.train import TrainRequest, dry_run_report
     from voxseg.engine.train import train as run
 
-    flags = training_flags(epochs, max_minutes, seed, deterministic)
+    flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
         run=output,

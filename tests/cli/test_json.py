@@ -68,8 +68,9 @@ def documents(voxseg, forms, tmp_path_factory):
     nib.save(nib.Nifti1Image(label.get_fdata(), label.affine), bad / "s0_seg.nii.gz")
     (bad / "s1.nii.gz").write_bytes(b"nothing")
     call(3, "check", bad, "--fix", here / "fixed")
-    for command in ("models", "recipes", "doctor", "schemas"):
+    for command in ("models", "recipes", "doctor", "schemas", "cache"):
         call(0, command)
+    call(0, "cache", "--clear", "--kind", "supervoxels")
     for path in sorted(here.rglob("*.json")):
         found[str(path.relative_to(here))] = forms.parse(path.read_text(encoding="utf-8"))
     for path in sorted(here.rglob("log.jsonl")):

@@ -6,8 +6,8 @@ import pytest
 import voxseg as package
 
 COMMANDS = (
-    "bench", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models", "predict",
-    "recipes", "reproduce", "schemas", "split", "supervoxels", "train",
+    "bench", "cache", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models",
+    "predict", "recipes", "reproduce", "schemas", "split", "supervoxels", "train",
 )  # fmt: skip
 
 

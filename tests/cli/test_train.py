@@ -64,6 +64,23 @@ def test_crossval_with_seeds_prints_their_spread(voxseg, data, tmp_path):
     assert voxseg("predict", run, data / "s0.nii.gz", "-o", tmp_path / "s0.nii.gz").code == 0
 
 
+@pytest.mark.slow
+def test_the_number_of_workers_may_change_on_the_way(voxseg, data, tmp_path):
+    run = tmp_path / "run"
+    assert voxseg("train", data, "-o", run, *TINY, "--workers", "1").code == 0
+    assert "workers = 1" in (run / "config.toml").read_text()
+    assert voxseg("train", data, "-o", run, *TINY, "--resume", "--workers", "0").code == 0
+    assert "workers = 0" in (run / "config.toml").read_text()
+
+
+def test_a_number_of_workers_that_is_none_is_refused(voxseg, data, tmp_path):
+    for command in ("train", "crossval"):
+        outcome = voxseg(command, data, "-o", tmp_path / "run", "--workers", "-2")
+        assert (outcome.code, "--workers" in outcome.err) == (2, True)
+    outcome = voxseg("train", data, "-o", tmp_path / "run", "--set", "train.workers=-2")
+    assert (outcome.code, "train.workers must be -1" in outcome.err) == (2, True)
+
+
 def test_dry_run_prints_the_settings_and_writes_nothing(voxseg, data, tmp_path):
     outcome = voxseg("train", data, "-o", tmp_path / "run", *TINY, "--dry-run")
     assert outcome.code == 0

@@ -1,3 +1,6 @@
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +117,38 @@ def test_no_patch_is_centred_outside_the_subject():
     for step in range(40):
         # Half a patch, and a quarter of it to keep the network from counting on the middle.
         assert (cut.batch(step, 1).image[0, 0] != OUTSIDE).any()
+
+
+def test_one_thread_of_torch_makes_a_batch():
+    """More of them were seen to round a bias field differently: patches depended on the machine."""
+    made = sampler([case()])
+    seen = []
+    vary = made._augment
+    made._augment = lambda sample, seed: seen.append(torch.get_num_threads()) or vary(sample, seed)
+    made._augment.cut_voxels = vary.cut_voxels
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        made.batch(0, 2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1]
+
+
+def test_names_are_those_of_the_cases_that_are_cut():
+    subjects = [replace(case(), case_id=name, image=case().image + 10_000 * k)
+                for k, name in enumerate("abcd")]  # fmt: skip
+    made = sampler(subjects)
+    for step in range(8):
+        batch = made.batch(step, 2)
+        drawn = {"abcd"[int(image.min()) // 10_000] for image in batch.image}
+        assert made.names(step, 2) == ", ".join(sorted(drawn))
+
+
+def test_a_sampler_can_be_sent_to_another_process():
+    settings = AugmentSettings(affine_probability=0.5, intensity_probability=0.9)
+    made = sampler([case(0), case(1)], settings=settings)
+    expected = made.batch(3, 4)
+    copy = pickle.loads(pickle.dumps(made))
+    torch.testing.assert_close(copy.batch(3, 4).image, expected.image, rtol=0, atol=0)

@@ -1,10 +1,12 @@
 """Supervoxels of volumes: computed as settings say, kept on disk, renumbered when cut."""
 
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 
+from voxseg.cache import SUPERVOXELS, keep
 from voxseg.data import superpixels as module
 from voxseg.data.superpixels import (
     SupervoxelSettings,
@@ -78,7 +80,7 @@ def test_cache_key_holds_everything(image, folder, monkeypatch):
     assert len(files(folder)) == 6 + len(changes)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an array", "short", "wrong"], ids=str)
+@pytest.mark.parametrize("content", [b"", b"not an array", "short", "wrong", "flipped"], ids=str)
 def test_damaged_cache_is_computed_again(content, image, folder):
     expected = cached_supervoxels(image, SPACING, SETTINGS)
     (path,) = files(folder)
@@ -87,11 +89,37 @@ def test_damaged_cache_is_computed_again(content, image, folder):
     elif content == "wrong":
         with path.open("wb") as file:
             np.save(file, np.zeros((3, 4), np.int32))
+    elif content == "flipped":  # one bit of one voxel
+        stored = bytearray(path.read_bytes())
+        stored[-70] ^= 1
+        path.write_bytes(stored)
     else:
         path.write_bytes(content)
     np.testing.assert_array_equal(cached_supervoxels(image, SPACING, SETTINGS), expected)
     np.testing.assert_array_equal(np.load(path), expected)
     assert files(folder) == [path]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((9, 8, 10), np.int32),
+        np.zeros((9, 8, 11), np.int64),
+        np.full((9, 8, 11), -2, np.int32),
+        np.full((9, 8, 11), 9 * 8 * 11, np.int32),
+        b"no array",
+    ],
+    ids=["shape", "type", "below", "above", "no array"],
+)
+def test_a_map_that_is_none_of_this_volume_is_computed_again(wrong, image, folder):
+    expected = cached_supervoxels(image, SPACING, SETTINGS)
+    (path,) = files(folder)
+    content = io.BytesIO(wrong if isinstance(wrong, bytes) else b"")
+    if not isinstance(wrong, bytes):
+        np.save(content, wrong)
+    keep(SUPERVOXELS, path.relative_to(folder).as_posix(), content.getvalue())
+    np.testing.assert_array_equal(cached_supervoxels(image, SPACING, SETTINGS), expected)
+    np.testing.assert_array_equal(np.load(path), expected)
 
 
 def test_cache_that_cannot_be_written_costs_nothing_else(image, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.loop import InterruptedRunError
 from voxseg.engine.train import TrainRequest, train
+from voxseg.engine.workers import Workers
 from voxseg.errors import DataError, UsageError
 
 
@@ -87,11 +89,29 @@ def test_a_stop_within_an_epoch_resumes_to_the_same_bits(subjects, quick, tmp_pa
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_threads_that_work_ahead_change_nothing(subjects, quick, tmp_path):
+@pytest.mark.slow
+def test_a_worker_that_is_killed_changes_nothing(subjects, quick, tmp_path):
     train(request(subjects, tmp_path / "alone", quick))
-    helped = merge(quick, {"train": {"workers": 2}})
-    train(request(subjects, tmp_path / "helped", helped))
+    pools, said = [], []
+
+    def interfere(progress):
+        (pool,) = pools
+        if progress.step == 5:
+            os.kill(pool.pids[1], signal.SIGKILL)
+
+    def remember(self, *arguments, **options):
+        started(self, *arguments, **options)
+        pools[:] = [self]  # the last pool is the one that makes batches
+
+    started = Workers.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Workers, "__init__", remember)
+        helped = merge(quick, {"train": {"workers": 2}})
+        train(request(subjects, tmp_path / "helped", helped), interfere, said.append)
+    (line,) = [line for line in said if "started again" in line]
+    assert re.match(r"worker 2 was killed by signal 9, .*, while cutting patches of case\d", line)
     assert_same_run(tmp_path / "alone", tmp_path / "helped")
+    assert not (tmp_path / "helped" / "prepared").exists()
 
 
 @pytest.mark.slow

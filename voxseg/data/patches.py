@@ -1,10 +1,11 @@
 """Training patches: where to cut, and the cut itself.
 
-A patch is drawn from its own seed alone, so that any number of threads, and a run that was stopped
-and resumed, see the same patches.
+A patch is drawn from its own seed alone, so that any number of processes, and a run that was
+stopped and resumed, see the same patches.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,11 +66,28 @@ class PatchSampler:
         self._coordinates = coordinates
         self._seed = seed
         rng = np.random.default_rng([seed, 0xC1A55])
-        self._positions = [_class_positions(case, num_classes, rng) for case in cases]
+        positions = [_class_positions(case, num_classes, rng) for case in cases]
+        # One array for all of them: processes can share it.
+        self._positions = np.concatenate([part for parts in positions for part in parts])
+        lengths = [[len(part) for part in parts] for parts in positions]
+        self._ends = np.cumsum(lengths).reshape(len(cases), num_classes + 1)
 
     def batch(self, step: int, size: int) -> Batch:
-        """Draw the batch of global ``step``: the same for the same step, whatever came before."""
-        samples = [self._sample([self._seed, step, b]) for b in range(size)]
+        """Draw the batch of global ``step``: the same for the same step, whatever came before.
+
+        One thread of torch does it: vectorised functions round differently where threads meet, so
+        that patches would depend on the machine.
+        """
+        with _one_thread():
+            return self._batch(step, size)
+
+    def names(self, step: int, size: int) -> str:
+        """Say which cases the batch of ``step`` is cut from, for messages."""
+        drawn = {self._case(np.random.default_rng(self._key(step, b))) for b in range(size)}
+        return ", ".join(self._cases[index].case_id for index in sorted(drawn))
+
+    def _batch(self, step: int, size: int) -> Batch:
+        samples = [self._sample(self._key(step, b)) for b in range(size)]
         image = torch.stack([s["image"] for s in samples])
         if self._coordinates:
             image = torch.cat([image, torch.stack([s["coordinates"] for s in samples])], dim=1)
@@ -80,9 +98,15 @@ class PatchSampler:
         count = max(1, *(k for _, k in maps))
         return Batch(image, label, torch.stack([torch.from_numpy(m) for m, _ in maps]), count)
 
+    def _key(self, step: int, number: int) -> list[int]:
+        return [self._seed, step, number]
+
+    def _case(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(len(self._cases)))
+
     def _sample(self, seed: list[int]) -> dict[str, torch.Tensor]:
         rng = np.random.default_rng(seed)
-        index = int(rng.integers(len(self._cases)))
+        index = self._case(rng)
         case = self._cases[index]
         centre = self._centre(index, rng)
         size = self._augment.cut_voxels(rng)
@@ -100,8 +124,9 @@ class PatchSampler:
         return self._augment(sample, int(rng.integers(2**31)))
 
     def _centre(self, index: int, rng: np.random.Generator) -> list[int]:
-        case, positions = self._cases[index], self._positions[index]
-        *classes, anywhere = positions
+        case, ends = self._cases[index], self._ends[index]
+        first = self._ends[index - 1][-1] if index else 0
+        *classes, anywhere = np.split(self._positions[first : ends[-1]], ends[:-1] - first)
         present = [p for p in classes if len(p)] or [anywhere]
         chosen = anywhere
         if rng.random() < self._class_share:
@@ -114,6 +139,16 @@ class PatchSampler:
         return [
             _keep_inside(c, n, p) for c, n, p in zip(centre, case.shape, self._patch, strict=True)
         ]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _keep_inside(centre: int, size: int, patch: int) -> int:

@@ -1,21 +1,18 @@
 """Supervoxel maps of whole volumes: computed once, kept on disk, cut and renumbered for patches.
 
-A map is stored under the hash of everything that decides it: voxels, mask, spacing, settings and
-the version of the algorithm. The folder is ``VOXSEG_CACHE``, else ``$XDG_CACHE_HOME/voxseg``, else
-``~/.cache/voxseg``; without one that can be written, maps are computed each time.
+A map is kept in the cache (``voxseg.cache``) under the hash of everything that decides it: voxels,
+mask, spacing, settings and the version of the algorithm.
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from voxseg.errors import VoxsegError
-from voxseg.files import cache_folder, replacing
+from voxseg.cache import SUPERVOXELS, keep, recall
 from voxseg.ops.slic import VERSION, block_partition, renumber, slic
 
 Method = Literal["slic", "block"]
@@ -92,13 +89,14 @@ def cached_supervoxels(
     Damaged files are computed again; a folder that cannot be written costs time, nothing else.
     """
     key = _key(image, spacing, settings, mask)
-    path = cache_folder() / "supervoxels" / key[:2] / f"{key}.npy"
-    stored = _load(path, image.shape[1:])
+    name = f"{key[:2]}/{key}.npy"
+    stored = _decode(recall(SUPERVOXELS, name), image.shape[1:])
     if stored is not None:
         return stored
     computed = compute_supervoxels(image, spacing, settings, mask=mask)
-    with suppress(VoxsegError), replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, computed)
+    content = io.BytesIO()
+    np.save(content, computed)
+    keep(SUPERVOXELS, name, content.getvalue())
     return computed
 
 
@@ -132,10 +130,15 @@ def _key(
     return digest.hexdigest()
 
 
-def _load(path: Path, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
-    """Read a stored map; a missing or damaged file is as good as none."""
-    try:
-        stored: np.ndarray[Any, Any] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+def _decode(content: bytes | None, shape: tuple[int, ...]) -> np.ndarray[Any, Any] | None:
+    """Read a kept map; one that cannot be a map of this volume is as good as none."""
+    if content is None:
         return None
-    return stored if stored.shape == shape and stored.dtype == np.int32 else None
+    try:
+        stored: np.ndarray[Any, Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError):
+        return None
+    if stored.shape != shape or stored.dtype != np.int32:
+        return None
+    # Ops use labels as indices: one that is out of range must never reach them.
+    return stored if stored.min() >= -1 and stored.max() < stored.size else None

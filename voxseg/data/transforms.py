@@ -1,10 +1,10 @@
 """Augmentation of training patches by MONAI's transforms, reproducible sample by sample.
 
 The random state is set from the sample's own seed before each call, so a patch depends on (seed,
-epoch, step) alone: not on threads, nor on what a resumed run drew before.
+epoch, step) alone: not on processes, nor on what a resumed run drew before.
 """
 
-import threading
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +77,6 @@ class Augment:
     def __init__(self, settings: AugmentSettings, patch_voxels: tuple[int, ...]) -> None:
         self._settings = settings
         self._patch = patch_voxels
-        self._thread = threading.local()  # MONAI's transforms hold their random state
 
     def cut_voxels(self, rng: np.random.Generator) -> tuple[int, ...]:
         """Decide whether this patch will be turned and scaled, and how large to cut it for that."""
@@ -91,7 +90,7 @@ class Augment:
         rng = np.random.default_rng(seed)
         sample = self._affine(sample, rng)
         sample = self._flip(sample, rng)
-        intensity = self._intensity()
+        intensity = self._intensity
         if intensity is not None:
             intensity.set_random_state(int(rng.integers(2**31)))
             before = sample["image"]
@@ -100,11 +99,9 @@ class Augment:
             sample["image"] = torch.where(before == OUTSIDE, before, image)
         return sample
 
+    @functools.cached_property
     def _intensity(self) -> Compose | None:
-        if not hasattr(self._thread, "transforms"):
-            self._thread.transforms = _intensity_transforms(self._settings)
-        transforms: Compose | None = self._thread.transforms
-        return transforms
+        return _intensity_transforms(self._settings)
 
     def _affine(
         self, sample: dict[str, torch.Tensor], rng: np.random.Generator

@@ -1,17 +1,19 @@
-"""Prepared cases of a data set, in memory or, past a budget, memory-mapped from the run folder."""
+"""Prepared cases of a data set: in memory, or mapped from files past a budget or for workers."""
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from voxseg.data.layouts import Case
+from voxseg.data.mapped import map_array
 from voxseg.data.prepare import Prepared, prepare_case
 from voxseg.engine.config import Config
 from voxseg.engine.inference import free_gb
+from voxseg.engine.workers import Workers
 from voxseg.errors import DataError
 
 _SHARE_OF_FREE_MEMORY = 0.4
@@ -22,32 +24,67 @@ def prepare_cases(
     config: Config,
     folder: Path,
     notify: Callable[[str], None],
+    workers: int = 0,
 ) -> list[Prepared]:
-    """Prepare all cases; those past the memory budget are memory-mapped from ``folder``.
+    """Prepare all cases, in order.
 
     Every case is tried, so that one error names all the files that are wrong.
+
+    Args:
+        cases: their files.
+        config: what decides the arrays.
+        folder: for arrays that are mapped from files: all of them with workers, so that processes
+            share one copy, else those past a budget of memory.
+        notify: told which case is at hand, and of workers that died.
+        workers: processes; 0 prepares here.
     """
     budget = _SHARE_OF_FREE_MEMORY * free_gb(torch.device("cpu")) * 1e9
-    supervoxels = config.supervoxels if config.model.design != "V0" else None
     prepared: list[Prepared] = []
     problems: list[str] = []
-    for number, case in enumerate(cases, 1):
-        notify(f"preparing {case.case_id} ({number} of {len(cases)})")
-        try:
-            one = prepare_case(case, config.data, config.labels.values, supervoxels)
-        except DataError as error:
-            problems.append(str(error))
-            continue
-        budget -= _bytes(one)
-        prepared.append(one if budget > 0 else _on_disk(one, folder))
+    make = _Prepare(tuple(cases), config, folder if workers else None)
+    keys = range(len(cases))
+    with Workers(make, keys, workers, describe=make.describe, folder=folder, say=notify) as answers:
+        for number, case in enumerate(cases, 1):
+            notify(f"preparing {case.case_id} ({number} of {len(cases)})")
+            answer = next(answers)
+            if isinstance(answer, str):
+                problems.append(answer)
+                continue
+            budget -= _bytes(answer)
+            prepared.append(answer if budget > 0 or workers else _in_files(answer, folder))
     if problems:
         raise DataError("\n".join(problems))
     return prepared
 
 
 def forget_prepared(folder: Path) -> None:
-    """Remove the memory-mapped copies of a finished run."""
+    """Remove the files of a finished run's prepared cases."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Prepare:
+    """Prepare a case by its number, here or in a worker."""
+
+    cases: tuple[Case, ...]
+    config: Config
+    folder: Path | None
+    """For the arrays; None keeps them in memory."""
+
+    def __call__(self, number: int) -> Prepared | str:
+        """Give the prepared case, or the sentence that says what is wrong with its files."""
+        config = self.config
+        supervoxels = config.supervoxels if config.model.design != "V0" else None
+        try:
+            case = prepare_case(self.cases[number], config.data, config.labels.values, supervoxels)
+        except DataError as error:
+            return str(error)
+        return case if self.folder is None else _in_files(case, self.folder)
+
+    def describe(self, number: int) -> str:
+        case = self.cases[number]
+        files = [*case.images, *([case.label] if case.label else [])]
+        return f"preparing {case.case_id} ({', '.join(map(str, files))})"
 
 
 def _bytes(case: Prepared) -> int:
@@ -55,21 +92,14 @@ def _bytes(case: Prepared) -> int:
     return sum(a.nbytes for a in arrays if a is not None)
 
 
-def _on_disk(case: Prepared, folder: Path) -> Prepared:
-    folder.mkdir(parents=True, exist_ok=True)
+def _in_files(case: Prepared, folder: Path) -> Prepared:
+    def mapped(name: str, array: np.ndarray) -> np.ndarray:
+        return map_array(array, folder / f"{case.case_id}-{name}.raw")
 
-    def mapped(name: str, array: np.ndarray | None) -> np.ndarray | None:
-        if array is None:
-            return None
-        path = folder / f"{case.case_id}-{name}.npy"
-        np.save(path, array)
-        return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]  # numpy types it Any
-
-    image = mapped("image", case.image)
-    assert image is not None
+    label, superpixels = case.label, case.superpixels
     return replace(
         case,
-        image=image,
-        label=mapped("label", case.label),
-        superpixels=mapped("superpixels", case.superpixels),
+        image=mapped("image", case.image),
+        label=None if label is None else mapped("label", label),
+        superpixels=None if superpixels is None else mapped("superpixels", superpixels),
     )

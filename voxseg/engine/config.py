@@ -98,7 +98,7 @@ class TrainConfig:
     memory_format: Layout = "auto"
     """channels_last, contiguous, or auto: by device."""
     workers: int = -1
-    """Threads that prepare patches ahead; -1: 2 with a GPU, else 0. Results do not depend on it."""
+    """Processes that prepare cases and patches; -1: 2 with a GPU, else 0. Results are the same."""
     seed: int = 0
     deterministic: bool = False
     """Only algorithms that repeat bit by bit; ops that have none are named."""
@@ -107,6 +107,8 @@ class TrainConfig:
         for name in ("epochs", "steps_per_epoch", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.workers < -1:
+            raise ValueError(f"train.workers must be -1 (by device) or more, got {self.workers}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
         if not 0 <= self.beta2 < 1:

@@ -9,8 +9,10 @@ from pathlib import Path
 import numba
 import torch
 
+from voxseg import cache
 from voxseg.engine.inference import free_gb
 from voxseg.engine.manifest import git_commit, versions
+from voxseg.errors import UsageError
 from voxseg.files import cache_folder
 from voxseg.ops import nvrtc
 from voxseg.ops.nvrtc import KernelError
@@ -97,9 +99,13 @@ def _folders() -> list[Finding]:
     if not os.access(_existing(folder), os.W_OK):
         cure = "set VOXSEG_CACHE to a folder that can be"
         return [Finding("cache", f"{folder} cannot be written", cure)]
-    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) / 1e9
+    try:
+        limit = cache.limit_bytes() / 1e9
+    except UsageError as error:
+        return [Finding("cache", f"{folder} has no size limit", str(error))]
+    size = sum(entry.size for kind in cache.KINDS for entry in cache.entries(kind)) / 1e9
     free = shutil.disk_usage(_existing(folder)).free / 1e9
-    return [Finding("cache", f"{folder} ({size:.2f} GB used, {free:.0f} GB free)")]
+    return [Finding("cache", f"{folder} ({size:.2f} of {limit:g} GB used, {free:.0f} GB free)")]
 
 
 def _existing(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from voxseg.data.patches import PatchSampler
+from voxseg.data.patches import Batch, PatchSampler
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
 from voxseg.documents import json_text
@@ -32,8 +33,8 @@ from voxseg.engine.optimise import (
     build_optimiser,
     learning_rate,
 )
-from voxseg.engine.prefetch import prefetch
 from voxseg.engine.stop import StopRequest
+from voxseg.engine.workers import Workers, worker_count
 from voxseg.errors import ExitCode, VoxsegError
 from voxseg.schemas import LOG
 from voxseg.tasks.segmentation import DiceCounts, SegmentationLoss, count_dice
@@ -118,7 +119,7 @@ class TrainingRun:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._run, self._compute = config, run, compute
-        self._validation, self._notify = validation, notify
+        self._validation, self._notify, self._say = validation, notify, say
         settings = config.train
         dims = cases[0].image.ndim - 1
         self._patch = patch_size(settings.patch_voxels, dims)
@@ -181,20 +182,15 @@ class TrainingRun:
         """Train to the end of the epochs, the time budget or the patience."""
         settings, state = self._config.train, self._state
         total = settings.epochs * settings.steps_per_epoch
-        workers = (
-            settings.workers if settings.workers >= 0 else 2 * (self._compute.device.type == "cuda")
-        )
         # The event files of an interrupted part stay: TensorBoard joins what a folder holds.
-        with SummaryWriter(str(self._run / "tensorboard")) as board:
-            batches = prefetch(
-                lambda step: self._sampler.batch(step, settings.batch_size),
-                range(state.step, total),
-                workers,
-            )
+        with (
+            SummaryWriter(str(self._run / "tensorboard")) as board,
+            self._batches(total) as batches,
+        ):
             clock = _Clock(state.elapsed)
             losses: list[float] = []
             before = clock.seconds  # the time it takes to make a batch counts too
-            for batch in batches if not state.finished else ():
+            for batch in batches:
                 progress = self._progress(total, clock.seconds)
                 losses.append(self._step(batch, progress))
                 state.step += 1
@@ -221,6 +217,17 @@ class TrainingRun:
             state.step,
             state.elapsed,
             self.best,
+        )
+
+    def _batches(self, total: int) -> Workers[int, Batch]:
+        size, state = self._config.train.batch_size, self._state
+        return Workers(
+            partial(self._sampler.batch, size=size),
+            range(total if state.finished else state.step, total),
+            worker_count(self._config.train.workers, self._compute.device),
+            describe=lambda step: f"cutting patches of {self._sampler.names(step, size)}",
+            folder=self._run / "prepared",
+            say=self._say,
         )
 
     def _step(self, batch: Any, progress: float) -> float:

@@ -26,6 +26,7 @@ def training_request(
     max_minutes: float | None = None,
     seed: int | None = None,
     deterministic: bool = False,
+    workers: int | None = None,
     val_fraction: float = 0.2,
     split: Place | None = None,
     fold: int = 0,
@@ -54,6 +55,7 @@ def training_request(
         "max_minutes": max_minutes,
         "seed": seed,
         "deterministic": deterministic or None,
+        "workers": workers,
     }
     given = {key: value for key, value in options.items() if value is not None}
     tables = merge(tables, {"train": given}) if given else tables

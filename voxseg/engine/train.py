@@ -20,6 +20,7 @@ from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.stop import stop_on_signals
+from voxseg.engine.workers import worker_count
 from voxseg.errors import UsageError
 from voxseg.files import write_text
 from voxseg.schemas import TRAIN_METRICS
@@ -130,7 +131,8 @@ def train_fold(
     for note in dataset.notes:
         say(f"note: {note}")
     say(f"{len(training)} cases to train on, {len(validation)} to validate on; {device}")
-    prepared = prepare_cases([*training, *validation], config, run / "prepared", say)
+    workers = worker_count(config.train.workers, device)
+    prepared = prepare_cases([*training, *validation], config, run / "prepared", say, workers)
     dims = prepared[0].image.ndim - 1
     compute = choose_compute(device, config.train.precision, config.train.memory_format, dims)
     facts = {

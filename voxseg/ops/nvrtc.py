@@ -1,8 +1,8 @@
 """CUDA kernels: found, compiled at first use, kept on disk, launched.
 
 Source: none (machinery). A kernel file is compiled by NVRTC, which comes with torch's CUDA builds,
-to machine code for the GPU at hand; nobody needs nvcc. The result is kept in the cache folder under
-a hash of everything it depends on, so that several processes may compile the same file at once.
+to machine code for the GPU at hand; nobody needs nvcc. The result is kept in the cache
+(``voxseg.cache``) under a hash of everything it depends on.
 
 Kernels go to torch's current stream. Compile before a CUDA graph is captured: call the op once.
 """
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 import voxseg
+from voxseg.cache import KERNELS, keep, recall
 from voxseg.errors import VoxsegError
-from voxseg.files import cache_folder, replacing
 
 Argument = Tensor | int | float | None
 
@@ -144,23 +144,18 @@ def compile_cubin(op: str, arch: str, real: torch.dtype = torch.float32) -> byte
 
 
 def cached_cubin(op: str, arch: str, real: torch.dtype = torch.float32) -> bytes:
-    """Give the machine code of a kernel file from the cache folder, or compile and keep it.
+    """Give the machine code of a kernel file from the cache, or compile and keep it.
 
     A folder that cannot be read or written costs a compilation, nothing else.
     """
     parts = (source(op), *_options(arch, real), nvrtc_version(), voxseg.__version__)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    path = cache_folder() / "kernels" / f"{op}-{arch}-{key[:32]}.cubin"
-    try:
-        return path.read_bytes()
-    except OSError:
-        pass
+    name = f"{op}-{arch}-{key[:32]}.cubin"
+    kept = recall(KERNELS, name)
+    if kept is not None:
+        return kept
     cubin = compile_cubin(op, arch, real)
-    try:
-        with replacing(path) as temporary:
-            temporary.write_bytes(cubin)
-    except VoxsegError:
-        pass  # what is compiled is in memory
+    keep(KERNELS, name, cubin)
     return cubin
 
 

@@ -23,6 +23,7 @@ from importlib import resources
 from typing import Any
 
 BENCH = "voxseg.bench/1"
+CACHE = "voxseg.cache/1"
 CHECK = "voxseg.check/1"
 COMPARE = "voxseg.compare/1"
 DEMO = "voxseg.demo/1"
