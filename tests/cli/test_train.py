@@ -87,6 +87,8 @@ def test_dry_run_prints_the_settings_and_writes_nothing(voxseg, data, tmp_path):
     assert "[train]" in outcome.out
     assert "steps_per_epoch = 2" in outcome.out
     assert not (tmp_path / "run").exists()
+    found = voxseg("train", data, "-o", tmp_path / "run", *TINY, "--dry-run", "--json").json
+    assert found["settings"]["train"]["steps_per_epoch"] == 2
 
 
 def test_check_lists_cases_and_fails_on_errors(voxseg, data):
