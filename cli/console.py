@@ -19,8 +19,15 @@ def console(as_json: bool) -> Console:
     return err if as_json else out
 
 
+def be_quiet() -> None:
+    """Show nothing from here on: another process of the same command does."""
+    out.quiet = err.quiet = True
+
+
 def print_json(content: object) -> None:
     """Print one JSON object; NaN, which JSON lacks, becomes null."""
+    if out.quiet:
+        return
     sys.stdout.write(json_text(content) + "\n")
 
 

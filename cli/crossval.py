@@ -9,6 +9,7 @@ from . import console as terminal
 from . import options
 from .evaluate import show
 from .progress import training_bar
+from .report import check_page, write_run_page
 from .settings import gather, training_flags
 
 if TYPE_CHECKING:
@@ -53,7 +54,17 @@ def crossval(
     retries: Annotated[
         int, typer.Option("--retries", min=0, help="Further attempts at a fold that failed.")
     ] = 1,
+    postprocess: Annotated[
+        bool,
+        typer.Option(
+            "--postprocess",
+            help="After the folds, choose for each class whether to keep its largest component "
+            "and fill its holes; voxseg predict then does so. metrics.csv stays that of the "
+            "networks alone.",
+        ),
+    ] = False,
     device: options.Device = "auto",
+    report: options.Report = None,
     resume: options.Resume = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
@@ -69,6 +80,7 @@ def crossval(
     from voxseg.engine.folds import Effort
     from voxseg.engine.train import TrainRequest
 
+    check_page(report, overwrite=overwrite or resume)
     flags = training_flags(epochs, max_minutes, seed, deterministic, workers)
     request = TrainRequest(
         data=data,
@@ -93,7 +105,10 @@ def crossval(
             lambda text: screen.print(text, markup=False),
             effort=Effort(jobs, retries),
             seeds=seeds,
+            postprocess=postprocess,
         )
+    if report is not None:
+        write_run_page(output, report, screen)
     if as_json:
         terminal.print_json(result.to_json())
         return

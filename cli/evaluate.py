@@ -10,6 +10,7 @@ from voxseg.errors import ExitCode
 
 from . import console as terminal
 from . import options
+from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.evaluate import Evaluation
@@ -35,6 +36,11 @@ def evaluate(
             "--labels", help="Classes to score, as 1,2,3; all by default.", metavar="LIST"
         ),
     ] = None,
+    report: options.Report = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="With --report: images to draw, if TRUTH is masks alone."),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -46,6 +52,8 @@ def evaluate(
     from voxseg.engine.evaluate import evaluate as run
 
     classes = None if labels is None else _classes(labels)
+    _check_images(images, output, report)
+    check_page(report, overwrite=overwrite)
     if output is not None:
         check_output(output, overwrite=overwrite)
     screen = terminal.console(as_json)
@@ -59,6 +67,11 @@ def evaluate(
         )
     if output is not None:
         write_evaluation(evaluation, output, overwrite=overwrite)
+    if output is not None or report is not None:
+        from voxseg.engine.report_commands import evaluation_source
+
+        source = evaluation_source(evaluation, prediction, truth, images=images, folder=output)
+        write_page(source, report, screen)
     if as_json:
         terminal.print_json(evaluation.to_json())
     else:
@@ -160,6 +173,15 @@ def _mean_sd(statistic: "Statistic | None", digits: int) -> str:
         return "-"
     mean = f"{statistic.mean:.{digits}f}"
     return mean if statistic.defined == 1 else f"{mean} ± {statistic.deviation:.{digits}f}"
+
+
+def _check_images(images: Path | None, output: Path | None, report: Path | None) -> None:
+    from voxseg.errors import DataError, UsageError
+
+    if images is not None and output is None and report is None:
+        raise UsageError("--images is drawn on a page: add --report PAGE, or -o to make one later")
+    if images is not None and not images.exists():
+        raise DataError(f"there is no file or folder {images}; check the name")
 
 
 def _classes(text: str) -> list[int]:

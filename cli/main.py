@@ -9,25 +9,31 @@ import typer
 
 from voxseg import __version__
 from voxseg.engine import process
-from voxseg.errors import EXIT_CODES, ExitCode, VoxsegError
+from voxseg.engine.launch import Launch, read_launch
+from voxseg.errors import EXIT_CODES, ExitCode, UsageError, VoxsegError
 
 from . import (
     bench,
     cache,
     check,
     compare,
+    console,
     crossval,
     demo,
     doctor,
     evaluate,
     models,
     predict,
+    report,
     reproduce,
     schemas,
     split,
     supervoxels,
     train,
 )
+
+_IN_SEVERAL_PROCESSES = ("train",)
+"""Commands that torchrun may start."""
 
 app = typer.Typer(
     name="voxseg",
@@ -50,6 +56,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -60,6 +67,9 @@ def root(
 ) -> None:
     """Medical volumetric segmentation with supervoxel-pooled networks."""
     del version
+    command = context.invoked_subcommand
+    if command not in (None, *_IN_SEVERAL_PROCESSES) and read_launch().size > 1:
+        raise UsageError(f"voxseg {command} works in one process; start it without torchrun")
     if debug:
         os.environ["VOXSEG_DEBUG"] = "1"
     if threads:
@@ -73,6 +83,7 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
 app.command()(compare.compare)
+app.command()(report.report)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)
@@ -87,14 +98,31 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the program; an error that a user can cure is one sentence and an exit code."""
+    launch = Launch()
     try:
+        launch = read_launch()
+        if launch.rank:
+            console.be_quiet()
         process.prepare()
         app()
     except VoxsegError as error:
         if os.environ.get("VOXSEG_DEBUG"):
             traceback.print_exc()
-        sys.stderr.write(f"voxseg: {error}\n")
+        if _is_worth_telling(error, launch):
+            sys.stderr.write(f"{_name(launch)}: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("voxseg: interrupted\n")
+        sys.stderr.write(f"{_name(launch)}: interrupted\n")
         sys.exit(ExitCode.INTERRUPTED)
+
+
+def _name(launch: Launch) -> str:
+    return f"voxseg (rank {launch.rank})" if launch.size > 1 else "voxseg"
+
+
+def _is_worth_telling(error: VoxsegError, launch: Launch) -> bool:
+    """Of several processes the first tells what all find: a command line that cannot work.
+
+    A process that ends because of another one's error has no words of its own.
+    """
+    return bool(str(error)) and not (launch.rank and isinstance(error, UsageError))

@@ -71,3 +71,11 @@ Deterministic = Annotated[
     bool,
     typer.Option("--deterministic", help="Results that repeat bit by bit; slower on a GPU."),
 ]
+Report = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="Also write one HTML page: tables, plots, warnings, pictures of the cases.",
+        metavar="PAGE",
+    ),
+]

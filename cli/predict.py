@@ -10,6 +10,7 @@ from voxseg.errors import ExitCode
 
 from . import console as terminal
 from . import options
+from .report import check_page, write_page
 
 if TYPE_CHECKING:
     from voxseg.engine.predict import CaseOutcome
@@ -35,7 +36,19 @@ def predict(
     low_memory: Annotated[
         bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
     ] = False,
+    postprocess: Annotated[
+        Path | None,
+        typer.Option(
+            "--postprocess",
+            help="A postprocessing.json to apply to the masks; by default the cross-validation's "
+            "own. Probability and uncertainty maps stay as they are.",
+        ),
+    ] = None,
+    no_postprocess: Annotated[
+        bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
+    ] = False,
     device: options.Device = "auto",
+    report: options.Report = None,
     overwrite: options.Overwrite = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep masks that are already there.")
@@ -46,9 +59,12 @@ def predict(
 
     Exit code 4 when some cases failed and the others were written.
     """
+    from voxseg.engine.operations import wanted_postprocessing
     from voxseg.engine.predict import PredictRequest, predict_document
     from voxseg.engine.predict import predict as run
+    from voxseg.engine.report_commands import prediction_source
 
+    check_page(report, overwrite=overwrite or skip_existing)
     screen = terminal.console(as_json)
 
     def tell(outcome: "CaseOutcome", number: int, total: int) -> None:
@@ -71,10 +87,22 @@ def predict(
             low_memory=low_memory,
             overwrite=overwrite,
             skip_existing=skip_existing,
+            postprocess=wanted_postprocessing(postprocess, no_postprocess),
         ),
         tell,
     )
+    source = prediction_source(
+        outcomes,
+        checkpoint=checkpoint,
+        inputs=inputs,
+        output=output,
+        device=device,
+        options={"tta": tta, "low_memory": low_memory},
+    )
+    write_page(source, report, screen)
     failed = [outcome for outcome in outcomes if outcome.error]
+    for done in {outcome.postprocessing for outcome in outcomes} - {""}:
+        screen.print(f"post-processing of the masks: {done}", markup=False)
     _show_volumes(outcomes, screen)
     if as_json:
         terminal.print_json(predict_document(outcomes))

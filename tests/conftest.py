@@ -12,6 +12,9 @@ import torch
 
 from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
+from .report_page import read_page as read_page
+from .report_runs import finish_run as finish_run
+from .report_runs import finished_run as finished_run
 
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 

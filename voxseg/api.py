@@ -29,6 +29,7 @@ from voxseg.engine.compare_files import write_comparison
 from voxseg.engine.dealing import Dealing, write_dealt
 from voxseg.engine.folds import Effort
 from voxseg.engine.loop import Progress, TrainResult
+from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, Settings, as_path, training_request
 
 __all__ = [
@@ -117,6 +118,7 @@ def crossval(
     seeds: int | None = None,
     jobs: int = 1,
     retries: int = 1,
+    postprocess: bool = False,
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -149,7 +151,9 @@ def crossval(
         split=as_path(split),
     )
     effort = Effort(jobs, retries)
-    return _crossval.crossval(request, dealing, notify, say, effort=effort, seeds=seeds)
+    return _crossval.crossval(
+        request, dealing, notify, say, effort=effort, seeds=seeds, postprocess=postprocess
+    )
 
 
 def predict(
@@ -161,6 +165,8 @@ def predict(
     save_uncertainty: bool = False,
     tta: bool = False,
     low_memory: bool = False,
+    postprocess: Place | None = None,
+    no_postprocess: bool = False,
     device: str = "auto",
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -178,6 +184,7 @@ def predict(
         low_memory=low_memory,
         overwrite=overwrite,
         skip_existing=skip_existing,
+        postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
     )
     return _predict.predict(request, notify)
 

@@ -46,8 +46,9 @@ def documents(voxseg, forms, tmp_path_factory):
     call(0, "train", data, "-o", run, *TINY)
     call(0, "train", data, "-o", here / "all", *TINY, "--val-fraction", "0")
     cross = ("crossval", data, "-k", "2", "-o", cv, *TINY, "--set", "train.validate_every=1")
-    call(0, *cross, "--jobs", "0", "--seeds", "2")
+    call(0, *cross, "--jobs", "0", "--seeds", "2", "--postprocess")
     call(0, *cross, "--jobs", "1", "--resume")  # writes folds.json
+    call(0, "report", cv, "--pictures", "0")
     call(0, "compare", cv / "seed-0", cv / "seed-1", "-o", here / "compared")
     call(0, "reproduce", run, "-o", here / "again")
     (data / "broken.nii.gz").write_bytes(b"nothing")
@@ -104,7 +105,12 @@ def test_files_have_the_form_that_their_name_says(documents):
         "cv/seeds.json": schemas.SEEDS,
         "cv/seed-1/folds.json": schemas.FOLDS,
         "cv/seed-1/fold-0/scores.json": schemas.SCORES,
+        "cv/seed-1/fold-0/calibration.json": schemas.CALIBRATION,
+        "cv/seed-1/calibration.json": schemas.CALIBRATION,
+        "cv/seed-1/postprocessing.json": schemas.POSTPROCESSING,
         "masks/predict.json": schemas.PREDICT,
+        "masks/predict_manifest.json": schemas.PREDICT_MANIFEST,
+        "scores/evaluate_manifest.json": schemas.EVALUATE_MANIFEST,
         "scores/metrics.json": schemas.METRICS,
         "compared/compare.json": schemas.COMPARE,
         "fixed/fixes.json": schemas.FIXES,

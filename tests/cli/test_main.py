@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -48,6 +49,34 @@ def test_unknown_commands_and_options_are_usage_errors(voxseg):
     outcome = voxseg("train", "--epoch", "3")
     assert outcome.code == 2
     assert "--epochs" in outcome.err
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("train", "bench")])
+def test_other_commands_than_train_refuse_several_processes(voxseg, command, monkeypatch):
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    outcome = voxseg(command, "anything", "-o", "anywhere")
+    assert outcome.code == 2
+    assert outcome.err == f"voxseg {command} works in one process; start it without torchrun"
+
+
+def test_only_the_first_process_tells_what_all_find(tmp_path):
+    found = {}
+    for rank in ("0", "1"):
+        ranks = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank}
+        words = [sys.executable, "-m", "voxseg", "train", str(tmp_path), "-o", str(tmp_path)]
+        done = subprocess.run(
+            [*words, "--set", "train.epoch=3"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | ranks,
+        )
+        assert done.returncode == 2
+        found[rank] = done.stdout + done.stderr
+    assert found["0"].startswith("voxseg (rank 0): ")
+    assert "did you mean epochs" in found["0"]
+    assert found["1"] == ""
 
 
 def test_an_error_is_one_line_without_a_traceback(tmp_path):

@@ -59,6 +59,10 @@ def test_crossval_with_seeds_prints_their_spread(voxseg, data, tmp_path):
     run = tmp_path / "cv"
     words = ("crossval", data, "-k", "2", "-o", run, *TINY, "--jobs", "0")
     assert "Dice over 2 seeds" in voxseg(*words, "--seeds", "2").out
+    chosen = voxseg(*words, "--resume", "--postprocess")
+    assert "seed 1: post-processing: nothing is chosen; 4 cases are too few" in chosen.out
+    assert (run / "seed-1" / "postprocessing.json").is_file()
+    assert (run / "seed-0" / "calibration.json").is_file()
     fewer = voxseg(*words, "--seeds", "1", "--resume")
     assert (fewer.code, "begun with 2 seeds" in fewer.err) == (2, True)
     assert voxseg("predict", run, data / "s0.nii.gz", "-o", tmp_path / "s0.nii.gz").code == 0

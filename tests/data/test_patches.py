@@ -27,7 +27,9 @@ def case(seed=0, shape=SHAPE, superpixels=True):
     return Prepared("a", image, label, regions if superpixels else None, box, (1.0, 1.0, 1.0), grid)
 
 
-def sampler(cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0):
+def sampler(
+    cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0, part=(0, 1)
+):
     return PatchSampler(
         cases,
         patch,
@@ -36,6 +38,7 @@ def sampler(cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False
         augment=Augment(settings, patch),
         coordinates=coordinates,
         seed=seed,
+        share=part,
     )
 
 
@@ -51,6 +54,17 @@ def test_a_batch_depends_on_seed_and_step_alone():
             torch.testing.assert_close(x, y, rtol=0, atol=0)
     other = sampler(cases, seed=1).batch(0, 2)
     assert not torch.equal(other.image, first.batch(0, 2).image)
+
+
+def test_shares_of_a_batch_are_the_batch():
+    cases = [case(0), case(1)]
+    whole = sampler(cases).batch(3, 5)
+    for rank in (0, 1):
+        part = sampler(cases, part=(rank, 2)).batch(3, 5)
+        for name in ("image", "label", "superpixels"):
+            expected = getattr(whole, name)[rank::2]
+            torch.testing.assert_close(getattr(part, name), expected, rtol=0, atol=0)
+        assert part.count <= whole.count
 
 
 def test_image_label_and_superpixels_come_from_one_place():

@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from voxseg.data.orientation import Orientation
 from voxseg.data.prepare import Grid, Prepared
@@ -114,3 +116,27 @@ def test_memory_plan_grows_with_the_volume_and_says_so():
     assert odd.needed_gb == pytest.approx(large.needed_gb)
     assert "whole volume" in str(small)
     assert "sliding windows" in str(plan_memory(net, (20, 20, 20), COMPUTE, WINDOWS))
+
+
+@settings(deadline=None, derandomize=True, max_examples=20)
+@given(
+    shape=st.tuples(*[st.integers(1, 20)] * 3),
+    design=st.sampled_from(["V0", "V1", "V2", "V3"]),
+    is_windowed=st.booleans(),
+)
+def test_probabilities_have_the_shape_of_any_volume(shape, design, is_windowed):
+    axes = np.meshgrid(*[np.arange(n) // 3 for n in shape], indexing="ij")
+    regions = np.unique(np.ravel_multi_index(axes, [7, 7, 7]), return_inverse=True)[1]
+    box = tuple((0, n) for n in shape)
+    case = replace(
+        prepared(),
+        image=np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32),
+        superpixels=regions.reshape(shape).astype(np.int32),
+        mask_box=box,
+        grid=Grid(shape, Orientation((0, 1, 2), (False,) * 3), shape, box),
+    )
+    how = replace(WINDOWS, window_voxels=(16, 16, 16)) if is_windowed else WHOLE
+    found = predict_probabilities(network(design), case, COMPUTE, how, coordinates=False)
+    assert found.shape == (3, *shape)
+    np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
+    assert case.grid.restore(found).shape == shape

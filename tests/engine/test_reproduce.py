@@ -66,15 +66,22 @@ def test_what_may_differ_is_said_first(run, tmp_path):
     manifest["versions"]["torch"] = "1.0"
     manifest["git_commit"] = "0" * 40
     manifest["device"]["threads"] = 99
+    manifest["processes"] = 2
     (folder / "manifest.json").write_text(json.dumps(manifest))
     config = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(config.replace("max_minutes = 0.0", "max_minutes = 50.0"))
     said = []
     result = reproduce(folder, tmp_path / "again", say=said.append)
-    assert [f"note: {note}" for note in result.notes] == said[:4]
+    assert [f"note: {note}" for note in result.notes] == said[:5]
     for note, words in zip(
         result.notes,
-        ("torch was 1.0", "at commit 000000000000", "'threads': 99", "a budget of 50 minutes"),
+        (
+            "torch was 1.0",
+            "at commit 000000000000",
+            "'threads': 99",
+            "by 2 processes",
+            "a budget of 50 minutes",
+        ),
         strict=True,
     ):
         assert words in note

@@ -60,3 +60,13 @@ def test_what_is_no_folder_or_cannot_be_made(tmp_path):
         take(tmp_path / "file")
     with pytest.raises(UsageError, match=r"cannot make .*choose another -o"):
         take(tmp_path / "file" / "run")
+
+
+def test_overwriting_leaves_nothing_that_predict_would_take_for_the_new_runs(tmp_path):
+    run = tmp_path / "run"
+    names = ("postprocessing.json", "metrics-postprocessed.csv", "calibration.json", "config.toml")
+    run.mkdir()
+    for name in (*names, "mine.txt"):
+        (run / name).write_text("earlier")
+    take(run, overwrite=True)
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "mine.txt"]

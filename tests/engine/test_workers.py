@@ -292,7 +292,7 @@ def test_worker_count_follows_the_device():
 def prepared(subjects, settings, folder, workers):
     said = []
     config = build(merge(settings, {"labels": {"values": [0, 2, 5]}}))
-    cases = prepare_cases(find_cases(subjects).cases, config, folder, said.append, workers)
+    cases = prepare_cases(find_cases(subjects).cases, config, folder, said.append, workers=workers)
     return cases, said
 
 

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from monai.losses import DiceLoss
 
 from voxseg.tasks.segmentation import SegmentationLoss, count_dice
 
@@ -24,6 +25,15 @@ def test_loss_is_zero_for_the_truth_and_larger_for_a_lie(kind, label):
     wrong = loss(perfect((label + 1) % 3, 3), [], label, 0.0)
     torch.testing.assert_close(right.item(), 0.0, atol=1e-4, rtol=0)
     assert wrong > 0.9
+
+
+@pytest.mark.parametrize("num_classes", [1, 3])
+def test_dice_is_monais(num_classes, label, generator):
+    label = label.clamp_max(num_classes - 1)
+    logits = torch.randn((2, num_classes, 5, 6, 7), generator=generator)
+    hot = torch.nn.functional.one_hot(label[:, 0], num_classes).movedim(-1, 1)
+    peer = DiceLoss(include_background=num_classes == 1, batch=True)(logits.softmax(1), hot)
+    torch.testing.assert_close(SegmentationLoss(num_classes, "dice")(logits, [], label, 0.0), peer)
 
 
 def test_loss_by_hand_for_even_scores(label):

@@ -46,6 +46,8 @@ class PatchSampler:
         augment: variation, applied to each patch.
         coordinates: add coordinate channels.
         seed: of the whole run.
+        share: which samples of a batch are drawn here: ``share[0]`` and each ``share[1]``-th after
+            it. The samples do not depend on who draws them.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class PatchSampler:
         augment: Augment,
         coordinates: bool,
         seed: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self._share = share
         self._cases = cases
         self._patch = patch_voxels
         self._class_share = class_share
@@ -75,19 +79,20 @@ class PatchSampler:
     def batch(self, step: int, size: int) -> Batch:
         """Draw the batch of global ``step``: the same for the same step, whatever came before.
 
-        One thread of torch does it: vectorised functions round differently where threads meet, so
-        that patches would depend on the machine.
+        Of its ``size`` samples, those of this process's share; there must be one. One thread of
+        torch makes them: vectorised functions round differently where threads meet, so that patches
+        would depend on the machine.
         """
         with _one_thread():
             return self._batch(step, size)
 
     def names(self, step: int, size: int) -> str:
         """Say which cases the batch of ``step`` is cut from, for messages."""
-        drawn = {self._case(np.random.default_rng(self._key(step, b))) for b in range(size)}
+        drawn = {self._case(np.random.default_rng(key)) for key in self._keys(step, size)}
         return ", ".join(self._cases[index].case_id for index in sorted(drawn))
 
     def _batch(self, step: int, size: int) -> Batch:
-        samples = [self._sample(self._key(step, b)) for b in range(size)]
+        samples = [self._sample(key) for key in self._keys(step, size)]
         image = torch.stack([s["image"] for s in samples])
         if self._coordinates:
             image = torch.cat([image, torch.stack([s["coordinates"] for s in samples])], dim=1)
@@ -98,8 +103,10 @@ class PatchSampler:
         count = max(1, *(k for _, k in maps))
         return Batch(image, label, torch.stack([torch.from_numpy(m) for m, _ in maps]), count)
 
-    def _key(self, step: int, number: int) -> list[int]:
-        return [self._seed, step, number]
+    def _keys(self, step: int, size: int) -> list[list[int]]:
+        """What each sample of this process's share is drawn from."""
+        first, stride = self._share
+        return [[self._seed, step, number] for number in range(first, size, stride)]
 
     def _case(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self._cases)))

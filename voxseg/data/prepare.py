@@ -75,6 +75,21 @@ class Grid:
     def _slices(self) -> tuple[slice, ...]:
         return tuple(slice(a, b) for a, b in self.box)
 
+    def prepare_label(self, label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+        """Bring a label map from the source's grid to the crop, as ``prepare_case`` does.
+
+        Args:
+            label: (X, Y, Z) values of the label file, all listed in ``values``.
+            values: as for ``prepare_case``.
+
+        Returns:
+            (*crop) class indices, uint8 or int32.
+        """
+        classes = self.orientation.to_ras(_class_indices(label, values))
+        if self.working_shape != self._ras_shape:
+            classes = resample_label(classes, self.working_shape)
+        return np.ascontiguousarray(classes[self._slices])
+
     def restore(self, probabilities: np.ndarray) -> np.ndarray:
         """Turn class scores (num_classes, *crop) into class indices (uint8 or int32) at the source.
 
@@ -150,14 +165,12 @@ def prepare_case(
     orientation = orientation_of(source.affine)
     spacing = tuple(source.spacing[a] for a in orientation.axes)
     arrays = [orientation.to_ras(channel) for channel in source.array]
-    classes = None if label is None else _class_indices(label, label_values)
-    if classes is not None:
-        classes = orientation.to_ras(classes)
+    if label is not None:
+        check_label_values(label, label_values)
     if settings.spacing_mm:
         shape = _resampled_shape(arrays[0].shape, spacing, settings.spacing_mm)
         spacing = settings.spacing_mm
         arrays = [resample_image(a, shape, order=1) for a in arrays]
-        classes = None if classes is None else resample_label(classes, shape)
     mask = foreground(arrays[0], settings.mask)
     inner = _bounding_box(mask, case.images[0])
     box = tuple(
@@ -174,7 +187,7 @@ def prepare_case(
     return Prepared(
         case_id=case.case_id,
         image=image,
-        label=None if classes is None else np.ascontiguousarray(classes[cut]),
+        label=None if label is None else grid.prepare_label(label.array, label_values),
         superpixels=regions,
         mask_box=tuple((a - o, b - o) for (a, b), (o, _) in zip(inner, box, strict=True)),
         spacing=spacing,
@@ -208,17 +221,20 @@ def coordinate_channels(
     return np.stack(np.meshgrid(*lines, indexing="ij"))
 
 
-def _class_indices(label: Volume, values: tuple[int, ...]) -> np.ndarray:
-    found = np.unique(label.array)
-    unknown = sorted(set(found.tolist()) - set(values))
+def check_label_values(label: Volume, values: tuple[int, ...]) -> None:
+    """Refuse a label map with a value that is not in ``values``."""
+    unknown = sorted(set(np.unique(label.array).tolist()) - set(values))
     if unknown:
         raise DataError(
             f"{label.path} holds label values {unknown} that the configuration does not list "
             f"({list(values)}); add them to data.labels, or correct the file"
         )
+
+
+def _class_indices(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
     dtype = np.uint8 if len(values) <= 256 else np.int32
     order = np.argsort(values)
-    classes: np.ndarray = order[np.searchsorted(np.asarray(values)[order], label.array)]
+    classes: np.ndarray = order[np.searchsorted(np.asarray(values)[order], label)]
     return classes.astype(dtype)
 
 

@@ -13,6 +13,7 @@ from voxseg.data.mapped import map_array
 from voxseg.data.prepare import Prepared, prepare_case
 from voxseg.engine.config import Config
 from voxseg.engine.inference import free_gb
+from voxseg.engine.ranks import ALONE, Ranks
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError
 
@@ -24,7 +25,9 @@ def prepare_cases(
     config: Config,
     folder: Path,
     notify: Callable[[str], None],
+    *,
     workers: int = 0,
+    ranks: Ranks = ALONE,
 ) -> list[Prepared]:
     """Prepare all cases, in order.
 
@@ -33,28 +36,32 @@ def prepare_cases(
     Args:
         cases: their files.
         config: what decides the arrays.
-        folder: for arrays that are mapped from files: all of them with workers, so that processes
-            share one copy, else those past a budget of memory.
+        folder: for arrays that are mapped from files: all of them with workers or several ranks,
+            so that processes share one copy, else those past a budget of memory.
         notify: told which case is at hand, and of workers that died.
         workers: processes; 0 prepares here.
+        ranks: the processes that train together; each prepares a share and gets all.
     """
+    shared = workers > 0 or ranks.size > 1
+    share = cases[ranks.rank :: ranks.size]
     budget = _SHARE_OF_FREE_MEMORY * free_gb(torch.device("cpu")) * 1e9
-    prepared: list[Prepared] = []
-    problems: list[str] = []
-    make = _Prepare(tuple(cases), config, folder if workers else None)
-    keys = range(len(cases))
-    with Workers(make, keys, workers, describe=make.describe, folder=folder, say=notify) as answers:
-        for number, case in enumerate(cases, 1):
-            notify(f"preparing {case.case_id} ({number} of {len(cases)})")
-            answer = next(answers)
-            if isinstance(answer, str):
-                problems.append(answer)
-                continue
-            budget -= _bytes(answer)
-            prepared.append(answer if budget > 0 or workers else _in_files(answer, folder))
+    make = _Prepare(tuple(share), config, folder if shared else None)
+    answers: list[Prepared | str] = []
+    keys = range(len(share))
+    with Workers(make, keys, workers, describe=make.describe, folder=folder, say=notify) as made:
+        for number, case in enumerate(share):
+            notify(f"preparing {case.case_id} ({number * ranks.size + 1} of {len(cases)})")
+            answer = next(made)
+            if isinstance(answer, Prepared) and not shared:
+                budget -= _bytes(answer)
+                answer = answer if budget > 0 else _in_files(answer, folder)
+            answers.append(answer)
+    shares = ranks.gather(answers)
+    found = [shares[n % ranks.size][n // ranks.size] for n in range(len(cases))]
+    problems = [one for one in found if isinstance(one, str)]
     if problems:
-        raise DataError("\n".join(problems))
-    return prepared
+        raise ranks.agreed(DataError("\n".join(problems)))
+    return [one for one in found if isinstance(one, Prepared)]
 
 
 def forget_prepared(folder: Path) -> None:

@@ -65,6 +65,9 @@ class TrainConfig:
     epochs: int = 50
     steps_per_epoch: int = 50
     batch_size: int = 2
+    """Patches of a step; under torchrun those of all processes together."""
+    sync_batchnorm: bool = True
+    """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
     """Size of a training patch, RAS+ order."""
     class_share: float = 0.67

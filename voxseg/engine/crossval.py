@@ -1,16 +1,17 @@
 """k-fold cross-validation: every case is predicted by the network that did not see it.
 
 The folder holds ``split.json`` (written before anything is trained), ``fold-K/`` run folders,
-``folds.json`` with what became of each, ``predictions/`` with each case's mask, and
-``metrics.json/.csv``. A finished fold is never repeated, an unfinished one resumes from its last
-checkpoint.
+``folds.json`` with what became of each, ``predictions/`` with each case's mask,
+``metrics.json/.csv``, ``calibration.json/.png``, and with ``postprocess`` also
+``postprocessing.json`` and ``metrics-postprocessed.csv``. A finished fold is never repeated, an
+unfinished one resumes from its last checkpoint.
 
 With several seeds, ``seed-N/`` are such folders, all with the same split, and the folder around
 them holds each case's mean over the seeds as ``metrics.json/.csv``, and how far the seeds lie
 apart as ``seeds.json/.csv``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from typing import Any
 from voxseg.data.check import CheckReport
 from voxseg.data.layouts import Dataset
 from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_split
-from voxseg.engine.config import Config, dump
+from voxseg.engine.calibration import CALIBRATION, merge_folds, sentence
+from voxseg.engine.config import Config, LabelConfig, dump
 from voxseg.engine.dealing import Dealing, deal
 from voxseg.engine.device import choose_device
 from voxseg.engine.evaluate import Evaluation, write_evaluation
@@ -27,6 +29,7 @@ from voxseg.engine.folds import Effort, run_folds
 from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
+from voxseg.engine.postprocess_files import drop_stale, postprocess_crossval
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, write_spread
 from voxseg.engine.train import TrainRequest, examine, resumed_config
@@ -59,6 +62,7 @@ def crossval(
     *,
     effort: Effort | None = None,
     seeds: int | None = None,
+    postprocess: bool = False,
 ) -> CrossvalResult:
     """Cross-validate as ``request`` says; ``request.run`` is the cross-validation's folder.
 
@@ -71,6 +75,8 @@ def crossval(
         effort: folds at a time, and further attempts; in this process when None.
         seeds: repeat everything with so many seeds, from ``train.seed`` on; None is one, or as
             many as a resumed run has.
+        postprocess: choose operations on the label maps after the folds, see
+            ``engine/postprocess.py``; the scores stay those of the networks alone.
 
     Raises:
         VoxsegError: bad data, settings or output; folds failed; nothing finished is lost.
@@ -92,6 +98,7 @@ def crossval(
             "folds": len(parts),
             "seeds": [config.train.seed + n for n in range(count)],
             "jobs": effort.jobs,
+            "postprocess": postprocess,
             "device": describe_device(choose_device(request.device)),
             "data_folder": str(request.data.resolve()),
             "label_folder": str(request.labels.resolve()) if request.labels else None,
@@ -101,6 +108,9 @@ def crossval(
         }
         write_manifest(request.run / "manifest.json", {**facts, "finished": False})
         result = _run(request, config, parts, effort, count, notify, say)
+        truths = {case.case_id: case.label for case in dataset.cases if case.label is not None}
+        for name, run in _runs(request.run, config.train.seed, count).items():
+            _conclude(run, parts, config.labels, truths if postprocess else None, name, say)
         write_manifest(request.run / "manifest.json", {**facts, "finished": True})
     return result
 
@@ -149,7 +159,7 @@ def _run(
     say: Callable[[str], None],
 ) -> CrossvalResult:
     seeds = [config.train.seed + n for n in range(count)]
-    runs = [request.run / f"seed-{seed}" for seed in seeds] if count > 1 else [request.run]
+    runs = list(_runs(request.run, config.train.seed, count).values())
     tasks: list[FoldTask] = []
     for seed, run in zip(seeds, runs, strict=True):
         if count > 1:
@@ -157,6 +167,9 @@ def _run(
             seeded = replace(config, train=replace(config.train, seed=seed))
             write_text(run / "config.toml", dump(seeded))
         tasks += [_task(request, run, number, parts, seed, count) for number in range(len(parts))]
+    for task in tasks:
+        if not task.is_finished:
+            drop_stale(task.run)
     run_folds(tasks, effort, notify, say)
     names = dict(zip(config.labels.values, config.labels.names, strict=True))
     evaluations = [_collect(run, len(parts), names) for run in runs]
@@ -170,6 +183,42 @@ def _run(
     write_evaluation(mean, request.run, overwrite=True)
     write_spread(spread, request.run)
     return CrossvalResult(mean, spread)
+
+
+def _runs(run: Path, first_seed: int, count: int) -> dict[str, Path]:
+    """Name each seed's folder in sentences; one seed has the run's own, and needs no name."""
+    if count == 1:
+        return {"": run}
+    return {f"seed {n}: ": run / f"seed-{n}" for n in range(first_seed, first_seed + count)}
+
+
+def _conclude(
+    run: Path,
+    parts: tuple[Fold, ...],
+    labels: LabelConfig,
+    truths: Mapping[str, Path] | None,
+    name: str,
+    say: Callable[[str], None],
+) -> None:
+    """Say what all folds together show: calibration, and what post-processing ``truths`` ask for.
+
+    Args:
+        run: a folder with finished folds.
+        parts: the folds.
+        labels: values and names of the classes.
+        truths: case -> label file; None chooses no post-processing.
+        name: of the run, before each sentence.
+        say: gets the sentences.
+    """
+    calibration = merge_folds(run, len(parts))
+    if calibration is None:
+        say(f"{name}no {CALIBRATION}: an earlier version of voxseg finished some of the folds")
+    else:
+        say(f"{name}{sentence(calibration)}")
+    if truths is not None:
+        postprocess_crossval(
+            run, parts, truths, labels, TOLERANCE_MM, lambda text: say(f"{name}{text}")
+        )
 
 
 def _task(

@@ -282,5 +282,6 @@ def _cases(result: DemoResult, device: str) -> Iterator[ReportCase]:
         truth.array,
         # Demo subjects are never resampled, so this moves whole numbers only.
         prepared.grid.restore_map(prepared.superpixels, -1).astype(np.int32),
-        caption=f"mean foreground Dice {dice:.3f}.",
+        errors=True,
+        caption=f"Mean foreground Dice {dice:.3f}.",
     )

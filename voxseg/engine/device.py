@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from voxseg.engine.ranks import ALONE, Ranks
 from voxseg.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -28,6 +29,13 @@ class Compute:
     precision: torch.dtype
     """Of the forward pass: float32, or a half type under autocast."""
     memory_format: torch.memory_format
+    ranks: Ranks = ALONE
+    """The processes that train together, this one among them."""
+
+    @property
+    def sharing(self) -> int:
+        """Processes that share this device's memory."""
+        return self.ranks.launch.local_size if self.device.type == "cpu" else 1
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
@@ -80,7 +88,11 @@ def cpu_has_bfloat16() -> bool:
 
 
 def choose_compute(
-    device: torch.device, precision: Precision, memory_format: Layout, dims: int
+    device: torch.device,
+    precision: Precision,
+    memory_format: Layout,
+    dims: int,
+    ranks: Ranks = ALONE,
 ) -> Compute:
     """Resolve "auto" for ``device``.
 
@@ -101,7 +113,7 @@ def choose_compute(
         raise UsageError("train.precision float16 needs CUDA; use float32 or bfloat16")
     last = torch.channels_last_3d if dims == 3 else torch.channels_last
     layout = torch.contiguous_format if memory_format == "contiguous" else last
-    return Compute(device, chosen, layout)
+    return Compute(device, chosen, layout, ranks)
 
 
 @contextlib.contextmanager

@@ -187,8 +187,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, overwrite: bool = 
         VoxsegError: It cannot be written.
     """
     check_output(folder, overwrite=overwrite)
-    write_text(folder / "metrics.csv", _csv(case_rows(evaluation.scores, evaluation.class_names)))
-    write_text(folder / "summary.csv", _csv(evaluation.summary.to_rows()))
+    write_text(
+        folder / "metrics.csv", csv_text(case_rows(evaluation.scores, evaluation.class_names))
+    )
+    write_text(folder / "summary.csv", csv_text(evaluation.summary.to_rows()))
     write_text(folder / "metrics.json", json_text(evaluation.to_json()) + "\n")
 
 
@@ -305,7 +307,7 @@ def _volumes(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if is_volume_file(path) and path.is_file())
 
 
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     """Write rows with the columns of the first; None becomes an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")

@@ -18,6 +18,12 @@ from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, read_split
 from voxseg.data.volume import read_channels, read_label
 from voxseg.documents import refuse_newer, write_document
+from voxseg.engine.calibration import (
+    CALIBRATION,
+    StoredCalibration,
+    calibrate_case,
+    write_calibration,
+)
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.loop import Progress
 from voxseg.engine.predict import Predictor
@@ -122,15 +128,22 @@ def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
 def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
     predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
     scores: dict[str, Mapping[int, Any]] = {}
+    counted: StoredCalibration | None = None
     for case in cases:
         assert case.label is not None
         source, truth = read_channels(case.images), read_label(case.label)
         prepared = predictor.prepare(case)
-        label = predictor.label(prepared, predictor.probabilities(prepared))
+        probabilities = predictor.probabilities(prepared)
+        calibration = calibrate_case(prepared, truth, probabilities, predictor.config.labels)
+        counted = calibration if counted is None else counted + calibration
+        label = predictor.label(prepared, probabilities)
         write_mask(task.run / "predictions" / f"{case.case_id}.nii.gz", label, source)
         values = predictor.config.labels.values
         found = score_case(label.astype(np.int32), truth.array, values, truth.spacing, TOLERANCE_MM)
         scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
         mean = np.nanmean([found[v].dice for v in values[1:]])
         say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
+    if counted is not None:
+        write_calibration(task.folder / CALIBRATION, counted)
+    # Last: where the scores are, the fold is finished.
     write_document(task.folder / SCORES, FORM, {"tolerance_mm": TOLERANCE_MM, "cases": scores})

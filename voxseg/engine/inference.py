@@ -52,7 +52,8 @@ def plan_memory(
     values = per_voxel * float(np.prod(np.asarray(filled, dtype=np.float64)))
     size = torch.finfo(compute.precision).bits // 8
     needed = _SAFETY * values * size / 1e9 + _FIXED_GB
-    return MemoryPlan(needed, settings.memory_gb or 0.5 * free_gb(compute.device))
+    free = free_gb(compute.device) / compute.sharing
+    return MemoryPlan(needed, settings.memory_gb or 0.5 * free)
 
 
 def free_gb(device: torch.device) -> float:

@@ -1,8 +1,11 @@
-"""The training loop: one fold on one device; it can be stopped at any moment and resumed.
+"""The training loop: one fold; it can be stopped at any moment and resumed.
 
 A run's state is its step number: patches depend on (seed, step) alone, so that a resumed run goes
 on with the bits an unbroken one would have. A checkpoint is written after each epoch, and on Ctrl-C
 or SIGTERM after the step at hand.
+
+Several processes (``Compute.ranks``) take the same steps, each on its share of the same batch. What
+a step or an epoch decides is the same in all of them, and so are the weights; the first one writes.
 """
 
 import math
@@ -15,16 +18,13 @@ from typing import Any, final
 
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from voxseg.data.patches import Batch, PatchSampler
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
-from voxseg.documents import json_text
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
-from voxseg.engine.inference import predict_probabilities
 from voxseg.engine.network import build_network, initialise_from
 from voxseg.engine.optimise import (
     auxiliary_weight,
@@ -33,11 +33,13 @@ from voxseg.engine.optimise import (
     build_optimiser,
     learning_rate,
 )
+from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
+from voxseg.engine.sync_norm import average_statistics, synchronise_norms
+from voxseg.engine.validation import validate
 from voxseg.engine.workers import Workers, worker_count
-from voxseg.errors import ExitCode, VoxsegError
-from voxseg.schemas import LOG
-from voxseg.tasks.segmentation import DiceCounts, SegmentationLoss, count_dice
+from voxseg.errors import ExitCode, UsageError, VoxsegError
+from voxseg.tasks.segmentation import SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class TrainingRun:
         cases: training subjects, prepared, with labels.
         validation: subjects on which the best weights are chosen; may be empty.
         run: the run folder.
-        compute: device, precision, memory layout.
+        compute: device, precision, memory layout, processes.
         init_from: a checkpoint whose shared weights the network starts from.
         notify: called after each step.
         say: called with a sentence when something is worth a line.
@@ -119,23 +121,29 @@ class TrainingRun:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._config, self._run, self._compute = config, run, compute
+        self._ranks = ranks = compute.ranks
         self._validation, self._notify, self._say = validation, notify, say
         settings = config.train
         dims = cases[0].image.ndim - 1
         self._patch = patch_size(settings.patch_voxels, dims)
+        self._batch_voxels = settings.batch_size * math.prod(self._patch)
         self._num_classes = len(config.labels.values)
         self._in_channels = len(cases[0].image) + (dims if config.data.coordinates else 0)
         torch.manual_seed(settings.seed)
         network = build_network(config.model, self._in_channels, self._num_classes, dims)
         if init_from is not None:
-            loaded = initialise_from(network, init_from, self._in_channels, self._num_classes)
+            sizes = (self._in_channels, self._num_classes)
+            loaded = ranks.first(lambda: initialise_from(network, init_from, *sizes))
             say(f"started from {init_from}: {loaded}")
         compute.place(network)
+        ranks.copy_first(network.state_dict().values())
+        if ranks.size > 1 and settings.sync_batchnorm:
+            synchronise_norms(network, ranks)
         self._network = network
         self._average = average_model(network, settings.ema_decay)
         self._optimiser = build_optimiser(network, settings)
         self._scaler = torch.amp.GradScaler(enabled=compute.precision is torch.float16)
-        self._loss = SegmentationLoss(self._num_classes, settings.loss)
+        self._loss = SegmentationLoss(self._num_classes, settings.loss, ranks.add)
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
         augment = Augment(config.augment, self._patch)
@@ -147,6 +155,7 @@ class TrainingRun:
             augment=augment,
             coordinates=config.data.coordinates,
             seed=settings.seed,
+            share=(ranks.rank, ranks.size),
         )
 
     @property
@@ -166,9 +175,11 @@ class TrainingRun:
 
     def resume(self) -> bool:
         """Take up ``last.pt`` if there is one; say whether."""
-        if not self.last.is_file():
+        content = self._ranks.first(
+            lambda: load_checkpoint(self.last) if self.last.is_file() else None
+        )
+        if content is None:
             return False
-        content = load_checkpoint(self.last)
         self._network.load_state_dict(content["raw"])
         if self._average is not None:
             self._average.load_state_dict(content["average"])
@@ -182,31 +193,33 @@ class TrainingRun:
         """Train to the end of the epochs, the time budget or the patience."""
         settings, state = self._config.train, self._state
         total = settings.epochs * settings.steps_per_epoch
-        # The event files of an interrupted part stay: TensorBoard joins what a folder holds.
         with (
-            SummaryWriter(str(self._run / "tensorboard")) as board,
+            RunLog(self._run, writes=self._ranks.is_first) as log,
             self._batches(total) as batches,
         ):
             clock = _Clock(state.elapsed)
             losses: list[float] = []
             before = clock.seconds  # the time it takes to make a batch counts too
             for batch in batches:
-                progress = self._progress(total, clock.seconds)
-                losses.append(self._step(batch, progress))
+                losses.append(self._step(batch, self._progress(total, state.elapsed)))
                 state.step += 1
-                state.elapsed = clock.seconds
-                speed = batch.label.numel() / max(clock.seconds - before, 1e-9)
+                state.elapsed = self._ranks.firsts(clock.seconds)
+                speed = self._batch_voxels / max(clock.seconds - before, 1e-9)
                 self._tell(losses[-1], speed, total)
                 over = self._over(total)
+                asked = self._ranks.any(stop.requested)
                 if over or state.step % settings.steps_per_epoch == 0:
-                    self._end_epoch(board, losses, over, clock)
+                    self._end_epoch(log, losses, over, clock)
                     losses = []
-                elif stop.requested:
+                elif asked:
+                    self._join_statistics()
                     self._save_last()
-                if stop.requested and not state.finished:
-                    raise InterruptedRunError(
-                        f"stopped after step {state.step} of {total}; {self.last} is written, "
-                        "go on with the same command and --resume"
+                if asked and not state.finished:
+                    raise self._ranks.agreed(
+                        InterruptedRunError(
+                            f"stopped after step {state.step} of {total}; {self.last} is written, "
+                            "go on with the same command and --resume"
+                        )
                     )
                 if state.finished:
                     break
@@ -244,13 +257,17 @@ class TrainingRun:
             logits, auxiliary = self._network.supervise(image, regions, batch.count)
         weight = auxiliary_weight(settings, progress)
         loss = self._loss(logits, auxiliary, label, weight)
-        if not torch.isfinite(loss):
-            raise VoxsegError(
-                f"the loss is {loss.item()} at step {self._state.step}; lower train.learning_rate, "
-                "or set train.precision to float32"
+        value = self._ranks.total(float(loss.detach()))
+        if not math.isfinite(value):
+            raise self._ranks.agreed(
+                VoxsegError(
+                    f"the loss is {value} at step {self._state.step}; lower train.learning_rate, "
+                    "or set train.precision to float32"
+                )
             )
         self._optimiser.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()
+        self._ranks.add_gradients(self._network.parameters())
         if settings.clip_norm:
             self._scaler.unscale_(self._optimiser)
             nn.utils.clip_grad_norm_(self._network.parameters(), settings.clip_norm)
@@ -258,7 +275,7 @@ class TrainingRun:
         self._scaler.update()
         if self._average is not None:
             self._average.update_parameters(self._network)
-        return float(loss.detach())
+        return value
 
     def _progress(self, total: int, seconds: float) -> float:
         done = self._state.step / total
@@ -270,9 +287,7 @@ class TrainingRun:
         late = settings.max_minutes > 0 and state.elapsed >= settings.max_minutes * 60
         return late or state.step >= total
 
-    def _end_epoch(
-        self, board: SummaryWriter, losses: list[float], over: bool, clock: "_Clock"
-    ) -> None:
+    def _end_epoch(self, log: RunLog, losses: list[float], over: bool, clock: "_Clock") -> None:
         settings, state = self._config.train, self._state
         epoch = math.ceil(state.step / settings.steps_per_epoch)
         row: dict[str, Any] = {
@@ -282,47 +297,28 @@ class TrainingRun:
             "learning_rate": self._optimiser.param_groups[0]["lr"],
         }
         due = over or epoch % settings.validate_every == 0
+        self._join_statistics()
         if due and self._validation:
-            counts = self._validate()
+            network = averaged(self._network, self._average).eval()
+            counts = validate(network, self._validation, self._compute, self._config)
             state.dice = counts.foreground_mean
             row["dice"] = state.dice
             row["class_dice"] = [float(d) for d in counts.dice]
             state.stale = 0 if state.dice > state.best else state.stale + 1
         if (due and self._validation and state.dice > state.best) or not self._validation:
             state.best = state.dice if self._validation else state.best
-            save_checkpoint(self.best, self._content())
+            if self._ranks.is_first:
+                save_checkpoint(self.best, self._content())
             self._class_dice = tuple(row.get("class_dice", ()))
         early = settings.patience > 0 and state.stale >= settings.patience
         state.finished = over or early
-        state.elapsed = clock.seconds
+        state.elapsed = self._ranks.firsts(clock.seconds)
         row["seconds"] = state.elapsed
         earlier = state.history[-1].get("best_class_dice", []) if state.history else []
         row["best_class_dice"] = list(self._class_dice) or earlier
         state.history.append(row)
-        for name in ("loss", "learning_rate", "dice"):
-            if name in row:
-                board.add_scalar(name, row[name], state.step)
         self._save_last()
-        with (self._run / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json_text({"schema": LOG, **row}, indent=None) + "\n")
-
-    def _validate(self) -> DiceCounts:
-        network = averaged(self._network, self._average).eval()
-        total: DiceCounts | None = None
-        for case in self._validation:
-            probabilities = predict_probabilities(
-                network,  # type: ignore[arg-type]  # AveragedModel.module is typed nn.Module
-                case,
-                self._compute,
-                self._config.predict,
-                coordinates=self._config.data.coordinates,
-            )
-            predicted = torch.from_numpy(probabilities.argmax(0))
-            assert case.label is not None
-            counts = count_dice(predicted, torch.from_numpy(case.label), self._num_classes)
-            total = counts if total is None else total + counts
-        assert total is not None
-        return total
+        log.add(row)
 
     def _content(self) -> dict[str, Any]:
         network = averaged(self._network, self._average)
@@ -335,7 +331,16 @@ class TrainingRun:
             "dice": self._state.dice,
         }
 
+    def _join_statistics(self) -> None:
+        """Before the network is used or kept: let processes with norms of their own agree."""
+        if not self._config.train.sync_batchnorm:
+            average_statistics(self._network, self._ranks)
+            if self._average is not None:
+                average_statistics(self._average, self._ranks)
+
     def _save_last(self) -> None:
+        if not self._ranks.is_first:
+            return
         average = self._average
         save_checkpoint(
             self.last,
@@ -383,7 +388,7 @@ def patch_size(patch: tuple[int, ...], dims: int) -> tuple[int, ...]:
     if len(patch) == 1:
         return patch * dims
     if len(patch) != dims:
-        raise VoxsegError(
+        raise UsageError(
             f"train.patch_voxels has {len(patch)} numbers, but the images have {dims} axes"
         )
     return patch

@@ -7,15 +7,17 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import voxseg
 from voxseg.data.layouts import Case
 from voxseg.data.volume import file_hash
-from voxseg.documents import write_document
+from voxseg.documents import document, json_text
+from voxseg.files import write_text
 from voxseg.schemas import MANIFEST
+
+if TYPE_CHECKING:
+    import torch
 
 _PACKAGES = ("torch", "monai", "numpy", "scipy", "nibabel", "SimpleITK", "scikit-image", "numba")
 
@@ -42,8 +44,10 @@ def git_commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def describe_device(device: torch.device) -> dict[str, Any]:
+def describe_device(device: "torch.device") -> dict[str, Any]:
     """Name and size of a device."""
+    import torch  # only here: scoring writes manifests too, and needs none of it
+
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return {"type": "cuda", "name": name, "cuda": torch.version.cuda}
@@ -64,12 +68,18 @@ def data_hashes(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
     return out
 
 
-def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the manifest with the parts that every run has."""
-    base = {
+def manifest_of(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the parts that every run has before ``content``; ``schema`` names its form."""
+    parts = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": versions(),
         "git_commit": git_commit(),
+        **content,
     }
-    write_document(path, MANIFEST, {**base, **content})
+    return document(schema, parts)
+
+
+def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write the manifest with the parts that every run has."""
+    write_text(path, json_text(manifest_of(MANIFEST, content)) + "\n")

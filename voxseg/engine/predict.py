@@ -22,6 +22,7 @@ from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
 from voxseg.engine.inference import plan_memory, predict_probabilities
 from voxseg.engine.network import network_of
+from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
@@ -54,6 +55,9 @@ class PredictRequest:
     """Small windows within 1 GB instead of half of the free memory."""
     overwrite: bool = False
     skip_existing: bool = False
+    postprocess: Path | bool = True
+    """What is done to the masks: a file, or True for the cross-validation's own, False for nothing.
+    Probabilities and uncertainty stay those of the networks."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class CaseOutcome:
     """How it was run: whole or in windows, against which budget."""
     volumes: tuple["Volumes", ...] = ()
     """Of each class but background; empty where the mask was kept as it was."""
+    postprocessing: str = ""
+    """What was done to the mask; "" for nothing."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +84,10 @@ class Volumes:
     label: int
     name: str
     ml: float
-    """Of the mask."""
+    """Of the mask, after post-processing."""
     low_ml: float | None = None
-    """The least that one of several members (folds, flips) gives; None with one member."""
+    """The least that one of several members (folds, flips) gives, without post-processing; None
+    with one member."""
     high_ml: float | None = None
     """The most."""
 
@@ -181,13 +188,14 @@ def predict(
     cases = _find(request.inputs)
     targets = _targets(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
+    labels = predictor.config.labels
+    operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
     outcomes = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        outcome = _predict_one(predictor, case, target, request)
+        outcome = _predict_one(predictor, case, target, request, operations)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if target.parent == request.output:
-        labels = predictor.config.labels
         write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
         write_text(request.output / "predict.json", json_text(predict_document(outcomes)) + "\n")
     return outcomes
@@ -199,7 +207,11 @@ def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:
 
 
 def _predict_one(
-    predictor: Predictor, case: Case, target: Path, request: PredictRequest
+    predictor: Predictor,
+    case: Case,
+    target: Path,
+    request: PredictRequest,
+    operations: Postprocessing | None,
 ) -> CaseOutcome:
     if request.skip_existing and target.exists():
         return CaseOutcome(case.case_id, str(target), 0.0, "", "kept as it was")
@@ -215,12 +227,15 @@ def _predict_one(
             _write_probabilities(predictor.config, prepared, probabilities, source, target)
         if request.save_uncertainty:
             _write_uncertainty(prepared, probabilities, members, source, target)
+        if operations is not None:
+            label = operations.apply(label)
         write_mask(target, label, source)  # last: where it is, --skip-existing finds all done
     except VoxsegError as error:
         return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
     volumes = _volumes(predictor.config, prepared, label, members, source)
-    return CaseOutcome(case.case_id, str(target), seconds, "", memory, volumes)
+    done = str(operations) if operations is not None else ""
+    return CaseOutcome(case.case_id, str(target), seconds, "", memory, volumes, done)
 
 
 def _volumes(

@@ -119,7 +119,13 @@ def reproduce(
     else:
         seeds = len(content.get("seeds", [0]))
         crossval(
-            request, Dealing(), notify, say, effort=Effort(jobs=content.get("jobs", 0)), seeds=seeds
+            request,
+            Dealing(),
+            notify,
+            say,
+            effort=Effort(jobs=content.get("jobs", 0)),
+            seeds=seeds,
+            postprocess=content.get("postprocess", False),
         )
     return compare_metrics(run / "metrics.json", output / "metrics.json", notes)
 
@@ -189,6 +195,12 @@ def _notes(content: Mapping[str, Any], settings: Mapping[str, Any], device: str)
     earlier = content.get("device")
     if earlier and earlier != describe_device(choose_device(device)):
         yield f"the device was {earlier} and is {describe_device(choose_device(device))}"
+    processes = content.get("processes", 1)
+    if processes != 1:
+        yield (
+            f"the run was made by {processes} processes and is repeated by one: figures may differ "
+            "in their last digits"
+        )
     minutes = settings.get("train", {}).get("max_minutes", 0)
     if minutes:
         yield (

@@ -14,6 +14,11 @@ except ImportError:  # Windows has no such lock: there, two runs in one folder a
 
 SCORES = "scores.json"
 """In the folder of a fold: its held-out cases are scored, the fold is finished."""
+_LENT = (
+    "checkpoints/last.pt", "checkpoints/best.pt", "log.jsonl", "config.toml", "calibration.json",
+    "calibration.png", "postprocessing.json", "metrics-postprocessed.csv",
+)  # fmt: skip
+"""What a new run would take for its own."""
 _LOCK = ".lock"
 
 
@@ -47,7 +52,7 @@ def open_run(run: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
 
 def _clear(run: Path) -> None:
     """Remove what an earlier run would lend to a new one; files of others stay."""
-    for name in ("checkpoints/last.pt", "checkpoints/best.pt", "log.jsonl", "config.toml"):
+    for name in _LENT:
         (run / name).unlink(missing_ok=True)
     for events in (run / "tensorboard").glob("events.out.tfevents*"):
         events.unlink()

@@ -4,9 +4,12 @@ import csv
 import io
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from voxseg.data.check import CheckReport, check_dataset, check_headers
 from voxseg.data.layouts import Case, Dataset, find_cases
@@ -18,6 +21,7 @@ from voxseg.engine.device import choose_compute, choose_device, deterministic
 from voxseg.engine.loop import Progress, TrainingRun, TrainResult
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
+from voxseg.engine.ranks import ALONE, Ranks, joined
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.stop import stop_on_signals
 from voxseg.engine.workers import worker_count
@@ -31,6 +35,9 @@ _MAY_CHANGE_ON_RESUME = {
     ("train", "patience"),
     ("train", "workers"),
 }
+_STOP_SECONDS = 20.0
+"""What a process of several has to come to its next step when it is asked to stop; torchrun itself
+kills after 30 seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,7 @@ def train(
     notify: Callable[[Progress], None] = _silent,
     say: Callable[[str], None] = _silent,
 ) -> TrainResult:
-    """Train as ``request`` says.
+    """Train as ``request`` says, with the processes that ``torchrun`` started if it did.
 
     Args:
         request: data, run folder, settings.
@@ -78,18 +85,33 @@ def train(
     Raises:
         VoxsegError: bad data, settings or output; nothing of an earlier run is lost.
     """
+    with joined() as ranks, ExitStack() as opened:
+        if not ranks.is_first:
+            notify = say = _silent
+        dataset, config, fold = ranks.first(lambda: _open(request, opened, ranks, say))
+        return train_fold(dataset, fold, config, request, notify, say, ranks)
+
+
+def _open(
+    request: TrainRequest, opened: ExitStack, ranks: Ranks, say: Callable[[str], None]
+) -> tuple[Dataset, Config, Fold]:
+    """Check the data, open the run folder until ``opened`` is closed, settle what will be done."""
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
-    with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
-        stored = request.run / "config.toml"
-        resumed = request.resume and stored.is_file()
-        if resumed:
-            config = resumed_config(stored, request.settings)
-            fold = read_split(request.run / "split.json")[0]
-        else:
-            config = complete(request.settings, dataset, report, planned=request.planned, say=say)
-            fold = _fold(request, dataset, config.train.seed)
-        return train_fold(dataset, fold, config, request, notify, say)
+    opened.enter_context(open_run(request.run, resume=request.resume, overwrite=request.overwrite))
+    stored = request.run / "config.toml"
+    if request.resume and stored.is_file():
+        config = resumed_config(stored, request.settings)
+        fold = read_split(request.run / "split.json")[0]
+    else:
+        config = complete(request.settings, dataset, report, planned=request.planned, say=say)
+        fold = _fold(request, dataset, config.train.seed)
+    if config.train.batch_size < ranks.size:
+        raise UsageError(
+            f"train.batch_size is {config.train.batch_size} for all processes together, but there "
+            f"are {ranks.size}; raise it, or start fewer"
+        )
+    return dataset, config, fold
 
 
 def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
@@ -120,46 +142,66 @@ def train_fold(
     request: TrainRequest,
     notify: Callable[[Progress], None],
     say: Callable[[str], None],
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
-    """Train on ``fold`` in ``request.run``, resuming what lies there if asked."""
+    """Train on ``fold`` in ``request.run``, resuming what lies there if asked.
+
+    Args:
+        dataset: all cases.
+        fold: which of them to train and to validate on.
+        config: resolved.
+        request: the run folder, device, first weights; not the settings.
+        notify: called after each step.
+        say: called with one sentence for what is worth a line.
+        ranks: the processes that train together; each calls this with the same arguments.
+    """
     run = request.run
     by_id = {case.case_id: case for case in dataset.cases}
     training, validation = pick(by_id, fold.train), pick(by_id, fold.val)
-    device = choose_device(request.device)
-    write_split(run / "split.json", (fold,))
-    write_text(run / "config.toml", dump(config))
+    device = ranks.together(lambda: choose_device(ranks.own_device(request.device)))
+    if device.type == "cuda" and ranks.size > 1:
+        torch.cuda.set_device(device)
+    ranks.first(lambda: _write_settings(run, fold, config))
     for note in dataset.notes:
         say(f"note: {note}")
-    say(f"{len(training)} cases to train on, {len(validation)} to validate on; {device}")
+    where = f"{device}, {ranks.size} processes" if ranks.size > 1 else str(device)
+    say(f"{len(training)} cases to train on, {len(validation)} to validate on; {where}")
+    cases = [*training, *validation]
     workers = worker_count(config.train.workers, device)
-    prepared = prepare_cases([*training, *validation], config, run / "prepared", say, workers)
+    prepared = prepare_cases(cases, config, run / "prepared", say, workers=workers, ranks=ranks)
     dims = prepared[0].image.ndim - 1
-    compute = choose_compute(device, config.train.precision, config.train.memory_format, dims)
+    settings = config.train
+    compute = choose_compute(device, settings.precision, settings.memory_format, dims, ranks)
     facts = {
         "kind": "train",
         "device": describe_device(device),
+        "processes": ranks.size,
         "precision": str(compute.precision).removeprefix("torch."),
         "data_folder": str(request.data.resolve()),
         "label_folder": str(request.labels.resolve()) if request.labels else None,
         "split_hash": split_hash((fold,)),
-        "data": data_hashes([*training, *validation]),
+        "data": ranks.first(lambda: data_hashes(cases)),
         "init_from": str(request.init_from.resolve()) if request.init_from else None,
     }
-    write_manifest(run / "manifest.json", {**facts, "finished": False})
+    ranks.first(lambda: write_manifest(run / "manifest.json", {**facts, "finished": False}))
+    goes_on = request.resume and ranks.first(lambda: training_run_exists(run))
     training_run = TrainingRun(
         config,
         prepared[: len(training)],
         prepared[len(training) :],
         run,
         compute,
-        init_from=None if training_run_exists(run) and request.resume else request.init_from,
+        init_from=None if goes_on else request.init_from,
         notify=notify,
         say=say,
     )
-    if request.resume and training_run.resume():
+    if goes_on and training_run.resume():
         say("resumed from checkpoints/last.pt")
-    with stop_on_signals() as stop, deterministic(config.train.deterministic, say):
+    limit = _STOP_SECONDS if ranks.size > 1 else None
+    with stop_on_signals(limit) as stop, deterministic(settings.deterministic, say):
         result = training_run.fit(stop)
+    if not ranks.is_first:
+        return result
     _write_metrics(run, config, result, training_run.history)
     write_manifest(
         run / "manifest.json",
@@ -167,6 +209,11 @@ def train_fold(
     )
     forget_prepared(run / "prepared")
     return result
+
+
+def _write_settings(run: Path, fold: Fold, config: Config) -> None:
+    write_split(run / "split.json", (fold,))
+    write_text(run / "config.toml", dump(config))
 
 
 def resumed_config(stored: Path, settings: dict[str, Any]) -> Config:

@@ -1,17 +1,23 @@
 """Segmentation: every voxel gets one of N classes.
 
-The loss is Dice + cross-entropy, or either alone (MONAI's), summed over the main and the auxiliary
-outputs of deep supervision; the score is Dice per class.
+The loss is Dice + cross-entropy, or either alone, summed over the main and the auxiliary outputs of
+deep supervision; the score is Dice per class.
+
+Dice is Milletari, Navab and Ahmadi, *V-Net*, 2016, arXiv:1606.04797, with a plain denominator as in
+MONAI's ``DiceLoss(batch=True)``, which it equals; its sums over the batch are open here, so that
+processes that share a batch can add them up.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 
 LossKind = Literal["dice_ce", "ce", "dice"]
+
+_SMOOTH = 1e-5  # keeps the Dice of an absent class finite
 
 
 @dataclass(frozen=True)
@@ -47,18 +53,28 @@ class SegmentationLoss(nn.Module):
         num_classes: N, background included.
         kind: "dice_ce", "ce" or "dice". Dice leaves out background and treats the batch as one
             volume, so that a class that is absent from one small patch does not dominate.
+        add: sums a tensor over the processes that share the batch, differentiably; by default
+            there is one.
     """
 
-    def __init__(self, num_classes: int, kind: LossKind = "dice_ce") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        kind: LossKind = "dice_ce",
+        add: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    ) -> None:
         super().__init__()
         self._kind = kind
-        self._dice = DiceLoss(include_background=num_classes == 1, batch=True)
         self._num_classes = num_classes
+        self._add = add
 
     def forward(
         self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float
     ) -> Tensor:
-        """Mean loss of the batch.
+        """Mean loss of the batch; of several processes, the part of this one.
+
+        The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
+        their gradients.
 
         Args:
             logits: (B, N, *S), the main output.
@@ -81,11 +97,21 @@ class SegmentationLoss(nn.Module):
         truth, target = shares, label[:, 0]
         if logits.shape[2:] != label.shape[2:]:
             truth = target = _average_pool(shares, logits.shape[2:])
+        axes = [axis for axis in range(logits.ndim) if axis != 1]
+        scores = logits.softmax(1)
+        both, mass = (scores * truth).sum(axes), scores.sum(axes) + truth.sum(axes)
+        voxels = logits.numel() // logits.shape[1]
+        counts = logits.new_tensor([voxels, 1])
+        sums = self._add(torch.cat([both, mass, counts]))
+        both, mass, (all_voxels, processes) = torch.split(sums, [len(both), len(mass), 2])
         loss = logits.new_zeros(())
-        if "ce" in self._kind:
-            loss = loss + nn.functional.cross_entropy(logits, target)
-        if "dice" in self._kind:
-            loss = loss + self._dice(logits.softmax(1), truth)
+        if self._kind != "dice":
+            # A mean over this process's voxels becomes its part of the mean over all.
+            loss = loss + nn.functional.cross_entropy(logits, target) * (voxels / all_voxels)
+        if self._kind != "ce":
+            first = 0 if self._num_classes == 1 else 1  # background does not count
+            dice = (2 * both[first:] + _SMOOTH) / (mass[first:] + _SMOOTH)
+            loss = loss + (1 - dice).mean() / processes
         return loss
 
 

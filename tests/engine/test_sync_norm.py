@@ -1,0 +1,64 @@
+"""The synchronised norm in one process; test_ranks.py has two."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from voxseg.engine.ranks import ALONE
+from voxseg.engine.sync_norm import SyncedBatchNorm, synchronise_norms
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_it_is_batch_norm(momentum, generator):
+    plain = nn.BatchNorm2d(3, momentum=momentum).double()
+    synced = SyncedBatchNorm(copy.deepcopy(plain), ALONE)
+    values = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=generator) * 2 + 50
+    pull = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=generator)
+    for _ in range(3):
+        found = []
+        for norm in (plain, synced):
+            given = values.clone().requires_grad_()
+            answer = norm(given)
+            norm.zero_grad()
+            answer.backward(pull)
+            found.append((answer, given.grad, norm.weight.grad, norm.bias.grad))
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(dict(synced.state_dict()), dict(plain.state_dict()))
+    torch.testing.assert_close(synced.eval()(values), plain.eval()(values))
+
+
+def test_half_precision_stays_half(generator):
+    plain = nn.BatchNorm3d(2)
+    synced = SyncedBatchNorm(copy.deepcopy(plain), ALONE)
+    values = torch.randn(2, 2, 4, 4, 4, generator=generator).bfloat16()
+    found = []
+    for norm in (plain, synced):
+        given = values.clone().requires_grad_()
+        answer = norm(given)
+        answer.backward(values)
+        found.append((answer, given.grad))
+        assert answer.dtype is given.grad.dtype is torch.bfloat16
+    torch.testing.assert_close(*found)
+
+
+def test_conversion_keeps_names_weights_and_other_norms():
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv3d(1, 2, 1), nn.BatchNorm3d(2)), nn.GroupNorm(1, 2)
+    )
+    before = network.state_dict()
+    synchronise_norms(network, ALONE)
+    assert isinstance(network[0][1], SyncedBatchNorm)
+    assert isinstance(network[1], nn.GroupNorm)
+    after = network.state_dict()
+    assert list(before) == list(after)
+    assert all(after[name].data_ptr() == value.data_ptr() for name, value in before.items())
+
+
+def test_what_cannot_be_synced_is_refused():
+    with pytest.raises(ValueError, match="running statistics"):
+        SyncedBatchNorm(nn.BatchNorm3d(2, track_running_stats=False), ALONE)
+    with pytest.raises(ValueError, match=r"expected \(B, C"):
+        SyncedBatchNorm(nn.BatchNorm1d(2), ALONE)(torch.ones(3))

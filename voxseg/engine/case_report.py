@@ -1,0 +1,316 @@
+"""The page about a finished cross-validation, evaluation or prediction, case by case.
+
+Pictures: all cases where there are few, else the worst, the median one and the best, by mean
+foreground Dice; of predictions, those with odd volumes first. One case is in memory at a time.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxseg.data.volume import Volume, check_same_grid, read_channels, read_image, read_label
+from voxseg.engine import report_facts as facts
+from voxseg.engine import report_tables as tables
+from voxseg.engine import report_warnings as remarks
+from voxseg.engine.evaluate import BACKGROUND, Evaluation
+from voxseg.engine.report_sources import CaseFiles, ReportSource
+from voxseg.errors import UsageError, VoxsegError
+from voxseg.export.report import Report, ReportCase, ReportSection, write_report
+from voxseg.metrics import foreground_means
+
+WORST = 6
+"""Cases that are drawn beside the median and the best one."""
+MOST_PREDICTED = 12
+"""Predictions that are drawn; there is no worst among them."""
+_FEW = WORST + 4  # up to here, all are drawn
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was written."""
+
+    path: Path
+    num_cases: int
+    drawn: tuple[str, ...]
+    """Cases with pictures."""
+    warnings: tuple[str, ...]
+
+
+def check_page(path: Path, *, overwrite: bool) -> None:
+    """Refuse a page that cannot be written or would replace one, before any work is done.
+
+    Raises:
+        UsageError: It is a folder, or exists and ``overwrite`` is not set.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the page, as {path / 'report.html'}")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; use --overwrite, or name another page")
+
+
+def write_page(
+    source: ReportSource,
+    path: Path,
+    *,
+    pictures: int | None = None,
+    extra: Sequence[ReportSection] = (),
+) -> Page:
+    """Write the page about ``source``.
+
+    Args:
+        source: What is known of the run.
+        path: The page; one that is there is replaced.
+        pictures: How many of the worst cases (of predictions: of all) are drawn; 0 draws none, so
+            that no picture of a subject leaves the place. None chooses.
+        extra: More sections, before the table of files.
+
+    Raises:
+        VoxsegError: The page cannot be written. A file of a case that is missing or broken is a
+            warning on the page.
+    """
+    if source.evaluation is not None:
+        report, drawn = _score_report(source, source.evaluation, pictures, extra)
+    else:
+        report, drawn = _prediction_report(source, pictures, extra)
+    write_report(path, report)
+    return Page(path, len(source.files), drawn, tuple(report.warnings))
+
+
+def choose(ranked: Sequence[str], pictures: int | None) -> tuple[str, ...]:
+    """Choose which of the cases, worst first, are drawn; in that order."""
+    if pictures == 0:
+        return ()
+    worst = WORST if pictures is None else pictures
+    if len(ranked) <= (_FEW if pictures is None else worst + 2):
+        return tuple(ranked)
+    places = {*range(worst), len(ranked) // 2, len(ranked) - 1}
+    return tuple(ranked[place] for place in sorted(places))
+
+
+def rank(evaluation: Evaluation) -> list[str]:
+    """Cases by mean foreground Dice, lowest first; those without one last."""
+    means = foreground_means(evaluation.scores)
+    return sorted(means, key=lambda case: (math.isnan(means[case]), means[case], case))
+
+
+def _score_report(
+    source: ReportSource,
+    evaluation: Evaluation,
+    pictures: int | None,
+    extra: Sequence[ReportSection],
+) -> tuple[Report, tuple[str, ...]]:
+    ranked = rank(evaluation)
+    drawn = choose(ranked, pictures)
+    files = {case: source.files.get(case, CaseFiles()) for case in ranked}
+    headers = remarks.read_headers(files)
+    anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    fold_of = {case: n for n, fold in enumerate(source.folds) for case in fold.cases}
+    warnings = [
+        *remarks.score_warnings(evaluation, headers.voxel_ml),
+        *source.notes,
+        *_file_warnings(files, drawn, with_truth=True),
+        *headers.warnings,
+    ]
+    sections = [tables.summary_section(evaluation)]
+    if source.folds:
+        sections.append(tables.fold_section(evaluation, source.folds))
+    sections.append(tables.case_section(evaluation, ranked, anchors, fold_of))
+    if tables.foreground(evaluation):
+        sections.append(tables.volume_section(evaluation))
+    note = f"All {len(ranked)} cases, worst first by mean foreground Dice."
+    if len(drawn) < len(ranked):
+        note = (
+            f"{len(drawn)} of {len(ranked)} cases, worst first by mean foreground Dice: the "
+            f"{len(drawn) - 2} worst, the median one and the best."
+        )
+    return Report(
+        title=f"{facts.TITLES[source.kind]}: {source.place}",
+        subtitle=facts.subtitle(source),
+        class_names=evaluation.class_names,
+        facts=facts.run_facts(source),
+        warnings=warnings,
+        sections=sections,
+        cases=_scored_cases(evaluation, files, drawn, anchors, ranked),
+        cases_note=note,
+        closing=(*extra, ReportSection("Files", tables=(headers.table,))),
+        folded=facts.folded(source),
+    ), drawn
+
+
+def _scored_cases(
+    evaluation: Evaluation,
+    files: Mapping[str, CaseFiles],
+    drawn: Sequence[str],
+    anchors: Mapping[str, str],
+    ranked: Sequence[str],
+) -> Iterator[ReportCase]:
+    means = foreground_means(evaluation.scores)
+    names = evaluation.class_names
+    labels = tables.foreground(evaluation)
+    volumes = {
+        names[label]: {case: s[label].prediction_ml for case, s in evaluation.scores.items()}
+        for label in labels
+    }
+
+    def one(case: str) -> ReportCase:
+        classes = evaluation.scores[case]
+        truths = {names[label]: classes[label].truth_ml for label in labels}
+        strip = tables.cohort_figure(volumes, case, truths, "the predicted volumes")
+        arrays, caption = _arrays(files[case], labels)
+        return ReportCase(
+            case,
+            **arrays,
+            errors=True,
+            caption=caption,
+            headline=f"mean foreground Dice {tables.number(means[case], 3)}, number "
+            f"{ranked.index(case) + 1} of {len(ranked)} from the worst",
+            tables=(tables.case_table(classes, names),),
+            figures=(strip,) if strip else (),
+            anchor=anchors[case],
+        )
+
+    return map(one, drawn)  # which holds no case while the next one is read
+
+
+def _prediction_report(
+    source: ReportSource, pictures: int | None, extra: Sequence[ReportSection]
+) -> tuple[Report, tuple[str, ...]]:
+    outcomes = [facts.measured(one, source) for one in source.outcomes]
+    done = [one for one in outcomes if not one.error]
+    files = {one.case_id: source.files.get(one.case_id, CaseFiles()) for one in outcomes}
+    volumes: dict[str, dict[str, float]] = {}
+    for one in done:
+        for volume in one.volumes:
+            volumes.setdefault(volume.name, {})[one.case_id] = volume.ml
+    odd = remarks.volume_outliers(volumes)
+    ordered = sorted((one.case_id for one in done), key=lambda case: case not in odd)
+    drawn = tuple(ordered[: MOST_PREDICTED if pictures is None else pictures])
+    anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    headers = remarks.read_headers(files)
+    warnings = [
+        *facts.failures(outcomes),
+        *(f"{case} has {text}: look at its picture" for case, text in odd.items()),
+        *facts.absent_classes(done),
+        *source.notes,
+        *_file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
+        *headers.warnings,
+    ]
+    boxes = tables.volume_boxes(volumes)
+    section = ReportSection(
+        "Volumes",
+        figures=(boxes,) if boxes else (),
+        tables=(facts.volume_table(outcomes, anchors, odd),),
+    )
+    note = f"All {len(done)} predicted cases."
+    if len(drawn) < len(done):
+        note = f"{len(drawn)} of {len(done)} predicted cases, those with odd volumes first."
+    return Report(
+        title=f"{facts.TITLES[source.kind]}: {source.place}",
+        subtitle=facts.subtitle(source),
+        class_names=facts.names_of(outcomes, source),
+        facts=facts.run_facts(source),
+        warnings=warnings,
+        sections=(section,),
+        cases=_predicted_cases(volumes, files, drawn, anchors, odd),
+        cases_note=note,
+        closing=(*extra, ReportSection("Files", tables=(headers.table,))),
+        folded=facts.folded(source),
+    ), drawn
+
+
+def _predicted_cases(
+    volumes: Mapping[str, Mapping[str, float]],
+    files: Mapping[str, CaseFiles],
+    drawn: Sequence[str],
+    anchors: Mapping[str, str],
+    odd: Mapping[str, str],
+) -> Iterator[ReportCase]:
+    def one(case: str) -> ReportCase:
+        arrays, caption = _arrays(files[case], None)
+        strip = tables.cohort_figure(volumes, case, None, "this prediction's cases")
+        return ReportCase(
+            case,
+            **arrays,
+            caption=caption,
+            headline=odd.get(case, ""),
+            figures=(strip,) if strip else (),
+            anchor=anchors[case],
+        )
+
+    return map(one, drawn)
+
+
+def _file_warnings(
+    files: Mapping[str, CaseFiles], drawn: Sequence[str], *, with_truth: bool
+) -> list[str]:
+    """Say what is missing or has changed of the cases that are drawn."""
+    chosen = {case: files[case] for case in drawn}
+    changed = [text for case, one in chosen.items() for text in remarks.changed_files(case, one)]
+    return remarks.missing_files(chosen, with_truth=with_truth) + changed
+
+
+def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, Any], str]:
+    """Read what can be drawn of a case, and say what cannot.
+
+    Args:
+        files: Where it lies.
+        labels: Classes to keep in the masks; all if None.
+    """
+    readers = {
+        "prediction": (files.prediction, read_label),
+        "truth": (files.truth, read_label),
+        "image": (files.images[0] if files.images else None, _first_channel),
+        "uncertainty": (_entropy_of(files.prediction), read_image),
+    }
+    texts: list[str] = []
+    grid: Volume | None = None
+    arrays: dict[str, Any] = {}
+    for name, (path, read) in readers.items():
+        if path is None or not path.is_file():
+            continue
+        try:
+            volume = read(path)
+            if grid is not None:
+                check_same_grid(grid, volume)
+        except VoxsegError as error:
+            texts.append(f"the {name} is not drawn: {error}.")
+            continue
+        grid = grid or volume
+        arrays[name] = volume.array if read is not read_label else _kept(volume.array, labels)
+    if grid is None:
+        return {}, " ".join([*texts, "none of its files could be read."])
+    if len(files.images) > 1:
+        texts.append(f"Channel 1 of {len(files.images)}.")
+    return {**arrays, "affine": _affine_mm(grid)}, " ".join(texts)
+
+
+def _first_channel(path: Path) -> Volume:
+    """Read an image, of several frames the first."""
+    volume = read_channels([path])
+    return Volume(volume.array[0], volume.affine, volume.header, volume.path, volume.trailing)
+
+
+def _entropy_of(prediction: Path | None) -> Path | None:
+    """Where ``predict --save-uncertainty`` puts the map of a mask."""
+    if prediction is None:
+        return None
+    stem = prediction.name.removesuffix(".gz").removesuffix(".nii")
+    return prediction.with_name(f"{stem}_entropy.nii.gz")
+
+
+def _kept(label: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
+    """Drop the classes that were not scored, and take no more memory than needed."""
+    if labels is not None:
+        label = np.where(np.isin(label, labels), label, BACKGROUND)
+    return label.astype(np.min_scalar_type(int(label.max()))) if label.min() >= 0 else label
+
+
+def _affine_mm(volume: Volume) -> np.ndarray:
+    """Affine in mm, whatever the file's unit."""
+    affine = volume.affine.copy()
+    affine[:3] *= volume.spacing[0] / float(np.linalg.norm(volume.affine[:3, 0]))
+    return affine

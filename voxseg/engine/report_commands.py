@@ -1,0 +1,188 @@
+"""What ``evaluate`` and ``predict`` leave for a report: which files belong to which case.
+
+Each file is named with its hash, so that a page that is made later can tell whether the mask that
+it draws is the one that was scored.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxseg import schemas
+from voxseg.data.layouts import find_cases
+from voxseg.data.volume import file_hash
+from voxseg.documents import json_text
+from voxseg.engine.evaluate import Evaluation, find_pairs
+from voxseg.engine.manifest import describe_device, manifest_of
+from voxseg.engine.report_sources import (
+    EVALUATE_MANIFEST,
+    PREDICT_MANIFEST,
+    CaseFiles,
+    ReportSource,
+    files_from_json,
+    label_names,
+    read_manifest,
+    shown_name,
+)
+from voxseg.errors import DataError, VoxsegError
+from voxseg.files import write_text
+from voxseg.metrics.summary import class_name
+
+if TYPE_CHECKING:
+    from voxseg.engine.predict import CaseOutcome
+
+
+def evaluation_source(
+    evaluation: Evaluation,
+    prediction: Path,
+    truth: Path,
+    *,
+    images: Path | None = None,
+    folder: Path | None = None,
+) -> ReportSource:
+    """Gather what ``evaluate`` scored.
+
+    Args:
+        evaluation: What came out.
+        prediction: As given to ``evaluate``.
+        truth: As given to ``evaluate``.
+        images: Where the images lie, if ``truth`` is no data set with images.
+        folder: Where to keep the manifest, so that a page can be made later; nowhere if None.
+    """
+    pairs = {one.case_id: one for one in find_pairs(prediction, truth).pairs}
+    sources = _labelled_images(truth) if images is None else _images(images)
+    if len(pairs) == len(sources) == 1:  # two files may be called anything
+        sources = dict(zip(pairs, sources.values(), strict=True))
+    files = {
+        case_id: CaseFiles(sources.get(case_id, ()), one.prediction, one.truth)
+        for case_id, one in pairs.items()
+    }
+    content = {
+        "kind": "evaluate",
+        "prediction": str(prediction.resolve()),
+        "truth": str(truth.resolve()),
+        "tolerance_mm": evaluation.tolerance_mm,
+        "files": _files_to_json(files),
+    }
+    manifest = _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
+    names = _all_names(evaluation)
+    return ReportSource(
+        "evaluate", shown_name(prediction), manifest, files_from_json(manifest),
+        replace(evaluation, class_names=names),
+    )  # fmt: skip
+
+
+def prediction_source(
+    outcomes: "Sequence[CaseOutcome]",
+    *,
+    checkpoint: Path,
+    inputs: Iterable[Path],
+    output: Path,
+    device: str,
+    options: Mapping[str, Any],
+) -> ReportSource:
+    """Gather what ``predict`` did; in a folder, keep the manifest so that a page can come later.
+
+    Args:
+        outcomes: What came out.
+        checkpoint: As given to ``predict``.
+        inputs: As given to ``predict``.
+        output: As given to ``predict``: a folder, or a mask's name.
+        device: As given to ``predict``.
+        options: Other options by name, for the manifest.
+    """
+    from voxseg.engine.device import choose_device  # torch, which scoring can do without
+
+    rows = [asdict(one) for one in outcomes]
+    sources: dict[str, tuple[Path, ...]] = {}
+    for place in inputs:
+        sources |= _images(place)
+    files = {}
+    for row in rows:
+        mask = Path(row["output"]) if row["output"] else None
+        files[str(row["case_id"])] = CaseFiles(sources.get(row["case_id"], ()), mask)
+    content = {
+        "kind": "predict",
+        "checkpoint": str(checkpoint.resolve()),
+        "networks": _networks(checkpoint),
+        "device": describe_device(choose_device(device)),
+        "options": dict(options),
+        "files": _files_to_json(files),
+    }
+    folder = output if output.is_dir() else None
+    manifest = _written(schemas.PREDICT_MANIFEST, content, folder and folder / PREDICT_MANIFEST)
+    return ReportSource(
+        "predict",
+        shown_name(output),
+        manifest,
+        files_from_json(manifest),
+        outcomes=tuple(json.loads(json_text(rows))),
+        label_names=label_names(folder or output.parent),
+    )
+
+
+def _images(place: Path) -> dict[str, tuple[Path, ...]]:
+    """Images by case; labels beside them are none."""
+    dataset = find_cases(place, need_labels=False)
+    return {case.case_id: case.images for case in (*dataset.cases, *dataset.unlabelled)}
+
+
+def _labelled_images(place: Path) -> dict[str, tuple[Path, ...]]:
+    """Images by case of a data set; none of a folder of label maps, which are no images."""
+    try:
+        dataset = find_cases(place)
+    except VoxsegError:
+        return {}
+    return {case.case_id: case.images for case in dataset.cases}
+
+
+def _networks(checkpoint: Path) -> list[dict[str, Any]]:
+    """Each network's file, its hash, and what its run's manifest says of its making."""
+    folds = sorted(checkpoint.glob("fold-*/checkpoints/best.pt")) if checkpoint.is_dir() else []
+    inside = checkpoint / "checkpoints" / "best.pt"
+    single = inside if inside.is_file() else checkpoint
+    found = []
+    for path in folds or [single]:
+        own = read_manifest(path.parent.parent / "manifest.json")
+        kept = ("written", "versions", "git_commit", "device", "precision", "split_hash", "steps")
+        facts = {key: own[key] for key in kept if key in own}
+        found.append({"path": str(path.resolve()), "sha256": _hash(path), **facts})
+    return found
+
+
+def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:
+    return {
+        case_id: {
+            "images": [_entry(path) for path in one.images],
+            "prediction": _entry(one.prediction) if one.prediction else None,
+            "truth": _entry(one.truth) if one.truth else None,
+        }
+        for case_id, one in files.items()
+    }
+
+
+def _entry(path: Path) -> dict[str, str]:
+    return {"path": str(path.resolve()), "sha256": _hash(path)}
+
+
+def _hash(path: Path) -> str:
+    try:
+        return file_hash(path)
+    except DataError:
+        return ""
+
+
+def _written(schema: str, content: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
+    """Complete a manifest, write it if there is a place, and return it as it reads back."""
+    text = json_text(manifest_of(schema, content))
+    if path is not None:
+        write_text(path, text + "\n")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _all_names(evaluation: Evaluation) -> dict[int, str]:
+    labels = {label for classes in evaluation.scores.values() for label in classes}
+    return {label: class_name(label, evaluation.class_names) for label in sorted(labels)}

@@ -1,0 +1,203 @@
+"""What a report says about the run itself, and about predictions that no truth judges."""
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from voxseg.data.volume import read_label
+from voxseg.engine.evaluate import BACKGROUND
+from voxseg.engine.report_sources import ReportSource
+from voxseg.errors import VoxsegError
+from voxseg.export.report_parts import ReportLink, ReportTable
+from voxseg.metrics.summary import class_name
+
+TITLES = {"crossval": "Cross-validation", "evaluate": "Evaluation", "predict": "Prediction"}
+_OPTIONS = {"tta": "Averaged over flips", "low_memory": "Small windows"}
+_KEPT = "kept as it was"
+_MOST_COLUMNS = 12  # classes with a column of their own
+
+
+@dataclass(frozen=True)
+class ClassVolume:
+    """How large one class of one prediction is."""
+
+    label: int
+    name: str
+    ml: float
+    low_ml: float | None = None
+    high_ml: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row of ``predict.json``, with volumes for masks that were kept as well."""
+
+    case_id: str
+    error: str
+    seconds: float
+    memory: str
+    volumes: tuple[ClassVolume, ...]
+
+
+def subtitle(source: ReportSource) -> str:
+    """Say in a sentence what was done."""
+    manifest = source.manifest
+    if source.kind == "crossval":
+        return (
+            f"{len(source.folds)} folds, {len(source.files)} cases of "
+            f"{manifest.get('data_folder', 'an unknown place')}. Each case was predicted by a "
+            "network that had not seen it."
+        )
+    if source.kind == "evaluate":
+        return (
+            f"Masks of {manifest.get('prediction', source.place)} against those of "
+            f"{manifest.get('truth', 'an unknown place')}."
+        )
+    return f"Masks by {manifest.get('checkpoint', 'an unknown checkpoint')}. No truth was given."
+
+
+def run_facts(source: ReportSource) -> dict[str, str]:
+    """Name the network, the device and the versions, as far as they are known."""
+    manifest = source.manifest
+    found = dict(_settings_facts(source.settings))
+    networks = manifest.get("networks", [])
+    if networks:
+        found["Networks"] = f"{len(networks)}" + (", averaged" if len(networks) > 1 else "")
+        trained = {str(one["written"]) for one in networks if "written" in one}
+        found["Trained"] = ", ".join(sorted(trained)) or "unknown"
+        found["Checkpoint, SHA-256"] = ", ".join(str(one["sha256"])[:12] for one in networks)
+    for name, value in manifest.get("options", {}).items():
+        if value not in (False, None, ""):
+            found[_OPTIONS.get(name, name)] = "yes" if value is True else str(value)
+    device = manifest.get("device")
+    if isinstance(device, Mapping):
+        found["Device"] = ", ".join(f"{key} {value}" for key, value in device.items())
+    if source.outcomes:
+        seconds = math.fsum(float(row.get("seconds", 0)) for row in source.outcomes)
+        found["Time"] = f"{seconds:.1f} s for {len(source.outcomes)} cases"
+    versions = manifest.get("versions", {})
+    if versions:
+        found["Versions"] = ", ".join(f"{key} {value}" for key, value in versions.items())
+    for key, title in (
+        ("git_commit", "Commit"), ("split_hash", "Split, SHA-256"), ("written", "Finished"),
+    ):  # fmt: skip
+        if manifest.get(key):
+            found[title] = str(manifest[key])
+    return found
+
+
+def folded(source: ReportSource) -> dict[str, str]:
+    """Give the manifest and the settings in full."""
+    found = {}
+    if source.manifest:
+        found["Manifest"] = json.dumps(source.manifest, indent=2)
+    if source.settings:
+        found["Settings (config.toml)"] = source.settings
+    return found
+
+
+def measured(row: Mapping[str, Any], source: ReportSource) -> Outcome:
+    """Read one row; measure the mask if ``predict`` did not, because it was there before."""
+    case_id = str(row["case_id"])
+    error = str(row.get("error", ""))
+    volumes = tuple(
+        ClassVolume(int(v["label"]), str(v["name"]), float(v["ml"]), v["low_ml"], v["high_ml"])
+        for v in row.get("volumes", ())
+    )
+    known = source.files.get(case_id)
+    if not volumes and not error and known and known.prediction and known.prediction.is_file():
+        try:
+            mask = read_label(known.prediction)
+        except VoxsegError as broken:
+            error = str(broken)
+        else:
+            voxel = math.prod(mask.spacing) / 1000
+            values, counts = np.unique(mask.array, return_counts=True)
+            found = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            labels = sorted({*source.label_names, *found} - {BACKGROUND})
+            volumes = tuple(
+                ClassVolume(k, class_name(k, source.label_names), found.get(k, 0) * voxel)
+                for k in labels
+            )
+    memory = str(row.get("memory", ""))
+    return Outcome(case_id, error, float(row.get("seconds", 0)), memory, volumes)
+
+
+def names_of(outcomes: Iterable[Outcome], source: ReportSource) -> dict[int, str]:
+    """Class names, background included."""
+    found = {volume.label: volume.name for one in outcomes for volume in one.volumes}
+    return {BACKGROUND: "background", **source.label_names, **found}
+
+
+def failures(outcomes: Iterable[Outcome]) -> list[str]:
+    """Say which cases failed, and which masks were there before."""
+    outcomes = list(outcomes)
+    found = [f"{one.case_id} failed: {one.error}" for one in outcomes if one.error]
+    kept = [one.case_id for one in outcomes if one.memory == _KEPT and not one.error]
+    if kept:
+        what = "1 mask was" if len(kept) == 1 else f"{len(kept)} masks were"
+        found.append(f"{what} there before and kept: {', '.join(kept[:5])}")
+    return found
+
+
+def absent_classes(outcomes: Iterable[Outcome]) -> list[str]:
+    """Say which classes were not found in which cases."""
+    absent: dict[str, list[str]] = {}
+    for one in outcomes:
+        for volume in one.volumes:
+            if volume.ml == 0:
+                absent.setdefault(volume.name, []).append(one.case_id)
+    return [
+        f"{name} is not found in {len(cases)} of the cases: {', '.join(cases[:5])}"
+        for name, cases in absent.items()
+    ]
+
+
+def volume_table(
+    outcomes: Sequence[Outcome], anchors: Mapping[str, str], odd: Mapping[str, str]
+) -> ReportTable:
+    """Volumes of every case, with what single members gave, odd ones first."""
+    names = list(dict.fromkeys(v.name for one in outcomes for v in one.volumes))[:_MOST_COLUMNS]
+    rows = []
+    for one in sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd)):
+        by_name = {volume.name: volume for volume in one.volumes}
+        cells: list[str | ReportLink] = [ReportLink(one.case_id, anchors.get(one.case_id, ""))]
+        cells += [_volume(by_name.get(name)) for name in names]
+        state = "failed" if one.error else "odd volume" if one.case_id in odd else ""
+        cells += [state, f"{one.seconds:.1f}", one.memory]
+        rows.append(cells)
+    columns = ("case", *(f"{name}\nml" for name in names), "", "seconds", "how it was run")
+    note = (
+        "In brackets: the least and the most that a single fold or flip gave. Odd: far from the "
+        "other cases, by the rule of voxseg check (5 robust standard deviations of the logarithm)."
+    )
+    return ReportTable("", columns, rows, note)
+
+
+def _settings_facts(settings: str) -> dict[str, str]:
+    """Say in two lines what was trained, and how."""
+    try:
+        content = tomllib.loads(settings)
+    except tomllib.TOMLDecodeError:
+        return {}  # it is folded away as it is
+    found = {}
+    for section, title in (("model", "Network"), ("train", "Training")):
+        table = content.get(section, {})
+        shown = [f"{key} {value}" for key, value in table.items() if value not in ("", [], {})]
+        if shown:
+            found[title] = ", ".join(shown)
+    return found
+
+
+def _volume(volume: ClassVolume | None) -> str:
+    if volume is None:
+        return "-"
+    text = f"{volume.ml:.1f}"
+    if volume.low_ml is None or volume.high_ml is None:
+        return text
+    return f"{text} [{volume.low_ml:.1f}, {volume.high_ml:.1f}]"

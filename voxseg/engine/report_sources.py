@@ -1,0 +1,291 @@
+"""What a report is made of: a finished run's scores, files and manifest, read back from its folder.
+
+A cross-validation says in its manifest where its data lie. ``evaluate`` and ``predict`` write a
+manifest of their own beside their output (``report_commands.py``), under names that overwrite no
+other run's.
+"""
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from voxseg import schemas
+from voxseg.data.case_lists import parse_json
+from voxseg.data.cases import Case
+from voxseg.data.layouts import find_cases
+from voxseg.data.splits import read_split
+from voxseg.documents import refuse_newer
+from voxseg.engine.evaluate import Evaluation
+from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.metrics import ClassScores
+from voxseg.metrics.summary import METRICS
+
+EVALUATE_MANIFEST = "evaluate_manifest.json"
+PREDICT_MANIFEST = "predict_manifest.json"
+
+Kind = Literal["crossval", "evaluate", "predict"]
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the volumes of a case lie, as far as is known; they may have gone since."""
+
+    images: tuple[Path, ...] = ()
+    prediction: Path | None = None
+    truth: Path | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    """Of ``image`` (the first), ``prediction``, ``truth`` -> SHA-256 when the run was made."""
+
+    @property
+    def roles(self) -> dict[str, Path | None]:
+        """What is drawn of a case, and where it lies."""
+        image = self.images[0] if self.images else None
+        return {"image": image, "prediction": self.prediction, "truth": self.truth}
+
+
+@dataclass(frozen=True)
+class FoldFacts:
+    """One fold of a cross-validation."""
+
+    cases: tuple[str, ...]
+    """Held out, and predicted by it."""
+    steps: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportSource:
+    """A finished run."""
+
+    kind: Kind
+    place: str
+    """What it is called."""
+    manifest: Mapping[str, Any]
+    files: Mapping[str, CaseFiles]
+    evaluation: Evaluation | None = None
+    """None for predictions."""
+    outcomes: tuple[Mapping[str, Any], ...] = ()
+    """Of predictions, as in ``predict.json``."""
+    folds: tuple[FoldFacts, ...] = ()
+    settings: str = ""
+    """``config.toml``."""
+    label_names: Mapping[int, str] = field(default_factory=dict)
+    """Of predictions: class value -> name."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the files, a sentence each."""
+
+
+def read_source(run: Path, *, data: Path | None = None) -> ReportSource:
+    """Read what a finished run left.
+
+    Args:
+        run: Folder of a cross-validation, of ``evaluate -o`` or of ``predict -o``.
+        data: Where images (and truths) lie now, if they were moved.
+
+    Raises:
+        UsageError: There is nothing that a page could be made of.
+        DataError: The run has not finished, or a file of it is damaged.
+    """
+    if not run.is_dir():
+        raise UsageError(f"{run} is no folder; name a cross-validation's, or the -o of a command")
+    manifest = read_manifest(run / "manifest.json")
+    if manifest.get("kind") == "crossval":
+        source = _read_crossval(run, manifest)
+    elif (run / EVALUATE_MANIFEST).is_file() or (run / "metrics.json").is_file():
+        source = _read_evaluation(run, manifest)
+    elif (run / "predict.json").is_file():
+        source = _read_predictions(run)
+    else:
+        raise UsageError(
+            f"{run} holds no finished run; name the folder of a cross-validation, or one that "
+            "voxseg evaluate -o or voxseg predict -o wrote"
+        )
+    return source if data is None else _moved(source, data)
+
+
+def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
+    if not (manifest.get("finished") and (run / "metrics.json").is_file()):
+        raise DataError(
+            f"{run} is a cross-validation that has not finished; finish it with voxseg crossval "
+            "--resume"
+        )
+    evaluation = _read_scores(run / "metrics.json")
+    seeds = manifest.get("seeds", [])
+    # With several seeds, scores are means over them; masks and folds lie in a folder for each.
+    base = run / f"seed-{seeds[0]}" if len(seeds) > 1 else run
+    folder = Path(str(manifest.get("data_folder", "")))
+    labels = manifest.get("label_folder")
+    cases, notes = _found(folder, Path(labels) if labels else None)
+    files: dict[str, CaseFiles] = {}
+    for case_id in evaluation.scores:
+        case = cases.get(case_id, Case(case_id, (), None))
+        mask = base / "predictions" / f"{case_id}.nii.gz"
+        hashes = _crossval_hashes(manifest, case)
+        files[case_id] = CaseFiles(case.images, mask, case.label, hashes)
+    if base is not run:
+        notes = (
+            f"scores are means over {len(seeds)} seeds; masks, training times and pictures are of "
+            f"seed {seeds[0]}",
+            *notes,
+        )
+    parts = read_split(run / "split.json") if (run / "split.json").is_file() else ()
+    folds = []
+    for number, part in enumerate(parts):
+        trained = read_manifest(base / f"fold-{number}" / "manifest.json")
+        folds.append(FoldFacts(tuple(part.val), trained.get("steps"), trained.get("seconds")))
+    config = run / "config.toml"
+    settings = config.read_text(encoding="utf-8") if config.is_file() else ""
+    return ReportSource(
+        "crossval", shown_name(run), manifest, files, evaluation, folds=tuple(folds),
+        settings=settings, notes=notes,
+    )  # fmt: skip
+
+
+def _read_evaluation(run: Path, other: Mapping[str, Any]) -> ReportSource:
+    if not (run / "metrics.json").is_file():
+        raise DataError(f"{run} has no metrics.json; run voxseg evaluate -o again")
+    if other.get("kind") == "train":
+        raise UsageError(
+            f"{run} is a training run, which scores no single cases; predict some, score them with "
+            "voxseg evaluate -o, and name that folder"
+        )
+    evaluation = _read_scores(run / "metrics.json")
+    manifest = read_manifest(run / EVALUATE_MANIFEST)
+    place = str(manifest.get("prediction", run))
+    notes = () if manifest else (f"{run} does not say where its masks lie, so none is drawn",)
+    return ReportSource(
+        "evaluate", shown_name(Path(place)), manifest, files_from_json(manifest), evaluation,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _read_predictions(run: Path) -> ReportSource:
+    content = parse_json(run / "predict.json")
+    refuse_newer(content, schemas.PREDICT, run / "predict.json")
+    # Earlier versions wrote the rows alone.
+    rows: Any = content.get("cases") if isinstance(content, dict) else content
+    is_list = isinstance(rows, list)
+    if not is_list or not all(isinstance(row, dict) and "case_id" in row for row in rows):
+        raise DataError(f"{run / 'predict.json'} lists no predicted cases; predict them again")
+    manifest = read_manifest(run / PREDICT_MANIFEST)
+    files = files_from_json(manifest)
+    for row in rows:
+        beside = run / f"{row['case_id']}.nii.gz"
+        mask = beside if beside.is_file() else None  # the folder may have been moved
+        known = files.get(str(row["case_id"]), CaseFiles())
+        files[str(row["case_id"])] = replace(known, prediction=mask or known.prediction)
+    notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
+    return ReportSource(
+        "predict", shown_name(run), manifest, files, outcomes=tuple(rows),
+        label_names=label_names(run), notes=notes,
+    )  # fmt: skip
+
+
+def _read_scores(file: Path) -> Evaluation:
+    """Read ``metrics.json`` back."""
+    content = parse_json(file)
+    refuse_newer(content, schemas.METRICS, file)
+    scores: dict[str, dict[int, ClassScores]] = {}
+    names: dict[int, str] = {}
+    try:
+        for row in content["cases"]:
+            values = {key: math.nan if row[key] is None else float(row[key]) for key in METRICS}
+            scores.setdefault(str(row["case"]), {})[int(row["label"])] = ClassScores(**values)
+            names[int(row["label"])] = str(row["class"])
+        return Evaluation(
+            scores, content["failures"], names, float(content["tolerance_mm"]),
+            tuple(content["without_prediction"]), tuple(content["without_truth"]),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(
+            f"{file} holds no scores of cases ({type(error).__name__}: {error}); score them again"
+        ) from None
+
+
+def _moved(source: ReportSource, data: Path) -> ReportSource:
+    """Take images and truths from another place; predictions stay where they are."""
+    cases = {case.case_id: case for case in _cases(data)}
+    if not set(cases) & set(source.files):
+        raise DataError(f"{data} has no case of the run; name the folder of its images")
+    files = dict(source.files)
+    for case_id, known in source.files.items():
+        case = cases.get(case_id)
+        if case is not None:
+            truth = case.label if source.evaluation and case.label else known.truth
+            hashes = known.hashes
+            if source.kind == "crossval":
+                hashes = _crossval_hashes(source.manifest, case)
+            files[case_id] = replace(known, images=case.images, truth=truth, hashes=hashes)
+    return replace(source, files=files, notes=())
+
+
+def _crossval_hashes(manifest: Mapping[str, Any], case: Case) -> dict[str, str]:
+    """What a cross-validation's manifest says of the files of a case, by name."""
+    own = manifest.get("data", {}).get(case.case_id, {})
+    found = {"truth": own.get(case.label.name, "")} if case.label else {}
+    # A label of the same name has taken the image's place in the manifest.
+    if case.images and not (case.label and case.label.name == case.images[0].name):
+        found["image"] = own.get(case.images[0].name, "")
+    return found
+
+
+def _found(folder: Path, labels: Path | None) -> tuple[dict[str, Case], tuple[str, ...]]:
+    """Cases by id, and what to say if they are no longer there."""
+    try:
+        dataset = find_cases(folder, labels)
+    except VoxsegError as error:
+        return {}, (f"the images of the run are not drawn: {error}; or name them with --data",)
+    return {case.case_id: case for case in dataset.cases}, ()
+
+
+def _cases(place: Path) -> tuple[Case, ...]:
+    dataset = find_cases(place, need_labels=False)
+    return (*dataset.cases, *dataset.unlabelled)
+
+
+def files_from_json(manifest: Mapping[str, Any]) -> dict[str, CaseFiles]:
+    """Return the files by case that a manifest lists."""
+    files = {}
+    for case_id, one in manifest.get("files", {}).items():
+        masks = {role: one[role] for role in ("prediction", "truth") if one[role]}
+        roles = masks | ({"image": one["images"][0]} if one["images"] else {})
+        paths = {role: Path(entry["path"]) for role, entry in masks.items()}
+        files[case_id] = CaseFiles(
+            images=tuple(Path(entry["path"]) for entry in one["images"]),
+            prediction=paths.get("prediction"),
+            truth=paths.get("truth"),
+            hashes={role: entry["sha256"] for role, entry in roles.items()},
+        )
+    return files
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read a manifest; empty where there is none."""
+    if not path.is_file():
+        return {}
+    content = parse_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no manifest; restore it, or remove it")
+    for form in (schemas.MANIFEST, schemas.EVALUATE_MANIFEST, schemas.PREDICT_MANIFEST):
+        refuse_newer(content, form, path)
+    return content
+
+
+def label_names(folder: Path) -> dict[int, str]:
+    """Class names of the colour table that ``predict`` writes."""
+    path = folder / "labels.csv"
+    if not path.is_file():
+        return {}
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        return {int(row["LabelValue"]): row["Name"] for row in rows}
+    except (KeyError, ValueError, TypeError):
+        return {}  # a table of another program
+
+
+def shown_name(path: Path) -> str:
+    """Return what a page calls a file or folder."""
+    return path.resolve().name or str(path)
