@@ -34,7 +34,7 @@ def predict(
     ] = False,
     tta: Annotated[bool, typer.Option("--tta", help="Average over flips, as in training.")] = False,
     low_memory: Annotated[
-        bool, typer.Option("--low-mem", help="Small windows within 1 GB of memory.")
+        bool, typer.Option("--low-mem", help="Parts that take 1 GB, whatever is free.")
     ] = False,
     postprocess: Annotated[
         Path | None,
@@ -90,6 +90,7 @@ def predict(
             postprocess=wanted_postprocessing(postprocess, no_postprocess),
         ),
         tell,
+        lambda sentence: screen.print(sentence, markup=False),
     )
     source = prediction_source(
         outcomes,

@@ -37,6 +37,8 @@ def test_train_then_predict_then_evaluate(voxseg, data, tmp_path):
     predicted = voxseg("predict", run, data / "s0.nii.gz", data / "s1.nii.gz", "-o", out, "--json")
     assert predicted.code == 0
     assert [c["case_id"] for c in predicted.json["cases"]] == ["s0", "s1"]
+    assert "s0: needs about " in predicted.err
+    assert "GB free" in predicted.err
     assert nib.load(out / "s0.nii.gz").shape == (18, 16, 14)
     scored = voxseg("evaluate", out, data, "--json")
     assert len(scored.json["cases"]) == 4

@@ -9,7 +9,9 @@ from voxseg.data.prepare import (
     coordinate_channels,
     foreground,
     prepare_case,
+    working_grid,
 )
+from voxseg.data.volume import read_geometry
 from voxseg.errors import DataError
 
 
@@ -118,3 +120,43 @@ def test_every_subject_has_the_same_background(case):
     prepared = prepare_case(case, PrepareSettings(), (0, 3, 7))
     np.testing.assert_array_equal(prepared.image[0][prepared.label == 0], OUTSIDE)
     assert prepared.image[0][prepared.label > 0].min() > OUTSIDE
+
+
+@pytest.mark.parametrize("clip", [(0.5, 99.5), (20.0, 60.0), ()], ids=str)
+def test_zscore_in_place_has_the_bits_of_the_plain_formula(clip, tmp_path, rng):
+    image = rng.normal(100, 30, (13, 11, 9)).astype(np.float32)
+    image[:3] = 0
+    nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / "a.nii.gz")
+    settings = PrepareSettings(clip_percentiles=clip, margin_voxels=0)
+    found = prepare_case(Case("a", (tmp_path / "a.nii.gz",), None), settings, (0, 1)).image[0]
+    expected = image[3:]
+    mask = expected != 0
+    if clip:
+        expected = np.clip(expected, *np.percentile(expected[mask], clip))
+    inside = expected[mask]
+    mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    expected = np.where(mask, (expected - mean) / deviation, OUTSIDE).astype(np.float32)
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("how", ["zscore", "median", "none"])
+def test_the_image_is_float32_however_it_is_normalised(case, how):
+    prepared = prepare_case(case[0], PrepareSettings(normalise=how), (0, 3, 7))
+    assert prepared.image.dtype == np.float32
+
+
+@pytest.mark.parametrize("spacing", [(), (1.0, 1.5, 2.0)])
+def test_the_working_grid_is_known_from_the_header(case, spacing):
+    case, _ = case
+    settings = PrepareSettings(spacing_mm=spacing)
+    source, _ = read_geometry(case.images)
+    shape, millimetres = working_grid(source, settings)
+    prepared = prepare_case(case, settings, (0, 3, 7))
+    assert shape == prepared.grid.working_shape
+    assert millimetres == prepared.spacing
+
+
+def test_class_indices_are_not_resampled(case):
+    prepared = prepare_case(case[0], PrepareSettings(spacing_mm=(1.0, 1.0, 1.0)), (0, 3, 7))
+    with pytest.raises(ValueError, match="restore probabilities"):
+        prepared.grid.restore_classes(prepared.label)

@@ -14,6 +14,7 @@ from voxseg.data.volume import (
     form_distance,
     is_volume_file,
     read_channels,
+    read_geometry,
     read_image,
     read_label,
 )
@@ -124,6 +125,29 @@ def test_read_image_rejects_frames_and_read_channels_takes_them(tmp_path, save, 
     channels = read_channels([path])
     np.testing.assert_array_equal(channels.array, np.moveaxis(frames, -1, 0))
     assert (channels.shape, channels.trailing) == ((5, 6, 7), 0)
+
+
+@pytest.mark.parametrize("frames", [1, 2, "files"])
+def test_read_geometry_gives_all_but_the_voxels(frames, tmp_path, save, phantom, affine):
+    image, _ = phantom
+    paths = [save(tmp_path / "a.nii.gz", image[..., None], affine)]
+    if frames == 2:
+        paths = [save(tmp_path / "a.nii.gz", np.stack([image, image], axis=-1), affine)]
+    elif frames == "files":
+        paths.append(save(tmp_path / "b.nii.gz", image, affine))
+    whole, (geometry, num_bytes) = read_channels(paths), read_geometry(paths)
+    assert geometry.array.shape == whole.array.shape
+    assert (geometry.shape, geometry.spacing) == (whole.shape, whole.spacing)
+    assert geometry.trailing == whole.trailing
+    np.testing.assert_array_equal(geometry.affine, whole.affine)
+    assert not geometry.array.any()
+    assert geometry.array.strides[1:] == (0, 0, 0)
+    # Two bytes a voxel in the file, its copy in float32 (two of several files), what is finite.
+    copies = 2 if len(paths) > 1 else 1
+    expected = (2 * whole.array.size + whole.array.size) // len(paths) + copies * whole.array.nbytes
+    assert num_bytes == expected
+    with pytest.raises(DataError, match="there is no file"):
+        read_geometry([tmp_path / "none.nii.gz"])
 
 
 def test_read_channels_stacks_files_on_one_grid(tmp_path, save, phantom, affine):

@@ -14,7 +14,7 @@ from voxseg.engine.calibration import (
     calibrate_case,
     merge_folds,
     read_calibration,
-    report_pieces,
+    report_section,
     sentence,
     write_calibration,
 )
@@ -129,12 +129,13 @@ def test_folds_of_other_classes_are_refused(case, tmp_path):
 
 def test_words_and_table_for_a_report(case):
     stored = stored_of(case) + stored_of(case, "b", 1)
-    pieces = report_pieces(stored)
-    assert pieces.title == "Calibration"
-    assert "2 cases" in pieces.sentences[-1]
-    assert [row[1] for row in pieces.table.rows] == ["winning class", *LABELS.names] * 2
-    assert pieces.table.rows[0][3] == f"{stored.regions.near.top.ece:.4f}"
-    assert all(len(row) == len(pieces.table.columns) for row in pieces.table.rows)
+    section = report_section(stored)
+    assert section.title == "Calibration"
+    assert section.figures[0].png.startswith(b"\x89PNG")
+    assert "2 cases" in section.paragraphs[-1]
+    assert [row[1] for row in section.tables[0].rows] == ["winning class", *LABELS.names] * 2
+    assert section.tables[0].rows[0][3] == f"{stored.regions.near.top.ece:.4f}"
+    assert all(len(row) == len(section.tables[0].columns) for row in section.tables[0].rows)
     # Random answers with sure words are far too high.
     assert "too high by" in sentence(stored)
 
@@ -152,4 +153,4 @@ def test_a_case_without_foreground_has_no_error_of_its_own(case, tmp_path):
     write_calibration(tmp_path / "a.json", stored)
     assert math.isnan(read_calibration(tmp_path / "a.json").case_ece["a"])
     assert "not defined" in sentence(stored)
-    assert report_pieces(stored).table.rows[0][3] == "-"
+    assert report_section(stored).tables[0].rows[0][3] == "-"

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,7 +35,9 @@ def page_of(tmp_path, read_page):
 
     def write(run, **options):
         data = options.pop("data", None)
-        found = write_page(read_source(run, data=data), tmp_path / "page.html", **options)
+        source = read_source(run, data=data)
+        source = replace(source, sections=options.pop("sections", source.sections))
+        found = write_page(source, tmp_path / "page.html", **options)
         return found, read_page(found.path)
 
     return write
@@ -115,8 +118,8 @@ def test_without_pictures_no_image_leaves_the_place(finished_run, page_of):
 
 
 def test_sections_of_others_come_before_the_files(finished_run, page_of):
-    figure = ReportFigure(b"\x89PNG", "Reliability")
-    _, page = page_of(finished_run, extra=[ReportSection("Calibration", figures=(figure,))])
+    section = ReportSection("Calibration", figures=(ReportFigure(b"\x89PNG", "Reliability"),))
+    _, page = page_of(finished_run, sections=(section,))
     words = page.words
     assert words.index("Pictures") < words.index("Calibration") < words.index("Files")
 

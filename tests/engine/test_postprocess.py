@@ -16,7 +16,7 @@ from voxseg.engine.postprocess import OutOfFold, choose, judge, postprocess
 from voxseg.engine.postprocess_files import (
     drop_stale,
     postprocess_crossval,
-    report_pieces,
+    report_section,
     sentences,
     to_json,
 )
@@ -165,9 +165,9 @@ def test_files_say_what_was_chosen_and_predict_reads_it(run, tmp_path):
     np.testing.assert_array_equal(
         found.apply(label), clean_label(label, {2: ["largest_component", "fill_holes"]})
     )
-    pieces = report_pieces(folder / "postprocessing.json")
-    assert pieces.sentences == tuple(said)
-    assert [row[6] for row in pieces.table.rows] == ["yes", "yes", "no", "no"]
+    section = report_section(folder / "postprocessing.json")
+    assert section.paragraphs == tuple(said)
+    assert [row[6] for row in section.tables[0].rows] == ["yes", "yes", "no", "no"]
     drop_stale(folder)
     assert find_postprocessing(folder, True, LABELS) is None
     assert not (folder / "metrics-postprocessed.csv").exists()
@@ -252,7 +252,7 @@ def test_missing_files_are_data_errors(run, tmp_path):
     del document["classes"][1]["trials"][0]["reason"]
     path.write_text(json.dumps(document))
     with pytest.raises(DataError, match="what was tried"):
-        report_pieces(path)
+        report_section(path)
     (path.parent / "predictions" / "case3.nii.gz").unlink()
     with pytest.raises(DataError, match=r"no prediction .*case3\.nii\.gz; delete the scores"):
         postprocess(cases_of(tmp_path, truths), parts, LABELS, 1.0)

@@ -1,10 +1,13 @@
 import gzip
+import json
+import re
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from voxseg.engine import case_memory, predictor
 from voxseg.engine.config import merge
 from voxseg.engine.predict import PredictRequest, predict
 from voxseg.engine.train import TrainRequest, train
@@ -80,11 +83,87 @@ def test_probabilities_and_flips(trained, tmp_path):
     np.testing.assert_array_equal(np.array([0, 2, 5])[values.argmax(0)], mask)
 
 
-def test_low_memory_runs_in_windows(trained, tmp_path):
+def test_need_and_free_memory_are_told_before_a_case_starts(trained, tmp_path):
     data, run, _ = trained
-    outcomes = predict(request(run, [data / "case0.nii.gz"], tmp_path / "out", low_memory=True))
-    assert outcomes[0].error == ""
-    assert "1.00 GB" in outcomes[0].memory
+    said = []
+    (outcome,) = predict(request(run, [data / "case0.nii.gz"], tmp_path / "out"), say=said.append)
+    assert re.fullmatch(
+        r"case0: needs about \d+\.\d GB \(whole volume at once\), \d+\.\d GB free", said[0]
+    )
+    assert outcome.memory == "whole volume at once"
+    assert f"{outcome.needed_gb:.1f} GB (" in said[0]
+    assert f"{outcome.free_gb:.1f} GB free" in said[0]
+    (kept,) = json.loads((tmp_path / "out/predict.json").read_text())
+    assert kept["needed_gb"] == outcome.needed_gb
+
+
+def test_low_memory_answers_the_same_in_tiles_and_from_disk(trained, tmp_path, monkeypatch):
+    data, run, _ = trained
+    inputs = [data / "case0.nii.gz"]
+    predict(request(run, inputs, tmp_path / "whole", save_uncertainty=True, tta=True))
+    # As little as makes a case of this size too large.
+    monkeypatch.setattr(predictor, "_LOW_MEMORY_GB", 1e-6)
+    tiny = request(run, inputs, tmp_path / "low", save_uncertainty=True, tta=True, low_memory=True)
+    said = []
+    (outcome,) = predict(tiny, say=said.append)
+    assert "on disk" in said[0]
+    assert outcome.error == ""
+    for name in ("case0", "case0_entropy", "case0_disagreement"):
+        one, other = (
+            np.asarray(nib.load(tmp_path / folder / f"{name}.nii.gz").dataobj)
+            for folder in ("whole", "low")
+        )
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    assert not list((tmp_path / "low").glob(".*"))
+
+
+def test_too_little_memory_is_told_and_tried_all_the_same(trained, tmp_path, monkeypatch):
+    data, run, _ = trained
+    monkeypatch.setattr(case_memory, "free_gb", lambda _: 0.05)
+    said = []
+    inputs = [data / "case0.nii.gz"]
+    (outcome,) = predict(request(run, inputs, tmp_path / "out"), say=said.append)
+    assert said[0].endswith("0.1 GB free: not enough, it may be stopped")
+    assert outcome.error == ""
+
+
+def test_no_memory_for_the_volume_is_one_sentence_and_the_others_go_on(
+    trained, tmp_path, monkeypatch
+):
+    data, run, _ = trained
+    prepare = predictor.Predictor.prepare
+
+    def refuse(self, case):
+        if case.case_id == "case0":
+            raise MemoryError("Unable to allocate 9 GiB")
+        return prepare(self, case)
+
+    monkeypatch.setattr(predictor.Predictor, "prepare", refuse)
+    inputs = [data / f"case{k}.nii.gz" for k in (0, 1)]
+    first, second = predict(request(run, inputs, tmp_path / "out"))
+    assert first.error.startswith("case0 ran out of memory: it needs about ")
+    assert second.error == ""
+
+
+def test_resampled_cases_are_restored_from_probabilities_on_disk(
+    tmp_path, make_subjects, quick_settings, monkeypatch
+):
+    data = make_subjects(tmp_path / "data", 2)
+    settings = merge(quick_settings, {"data": {"spacing_mm": [1.5, 1.5, 1.5]}})
+    run = tmp_path / "run"
+    train(TrainRequest(data=data, run=run, settings=settings, device="cpu"))
+    inputs = [data / "case0.nii.gz"]
+    predict(request(run, inputs, tmp_path / "whole"))
+    monkeypatch.setattr(predictor, "_LOW_MEMORY_GB", 1e-6)
+    said = []
+    predict(request(run, inputs, tmp_path / "low", low_memory=True), say=said.append)
+    assert "on disk" in said[0]
+    one, other = (
+        np.asarray(nib.load(tmp_path / folder / "case0.nii.gz").dataobj)
+        for folder in ("whole", "low")
+    )
+    assert one.shape == (22, 19, 17)
+    assert (one != other).mean() < 1e-3
 
 
 def test_a_broken_file_does_not_stop_the_others(trained, tmp_path):

@@ -277,3 +277,18 @@ def test_voxresnet_rejects_images_of_another_kind(shape):
 def test_voxresnet_rejects_no_classes():
     with pytest.raises(ValueError, match="at least 1"):
         VoxResNet(1, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "reach"),
+    [
+        ({"stages": 1, "width_divisor": 8}, 14),
+        ({}, 74),
+        ({"fusion": "scores"}, 74),
+        ({"norm": "instance"}, None),
+    ],
+    ids=str,
+)
+def test_reach(options, reach):
+    expected = None if reach is None else (reach,) * 3
+    assert VoxResNet(1, 2, **options).reach == expected

@@ -13,7 +13,13 @@ import numpy as np
 
 from voxseg.data.layouts import Case
 from voxseg.data.orientation import Orientation, orientation_of
-from voxseg.data.resample import argmax_on_grid, resample_image, resample_label
+from voxseg.data.resample import (
+    Scores,
+    argmax_on_grid,
+    best_class,
+    resample_image,
+    resample_label,
+)
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
 from voxseg.data.volume import Volume, check_same_grid, read_channels, read_label
 from voxseg.errors import DataError
@@ -90,25 +96,35 @@ class Grid:
             classes = resample_label(classes, self.working_shape)
         return np.ascontiguousarray(classes[self._slices])
 
-    def restore(self, probabilities: np.ndarray) -> np.ndarray:
+    @property
+    def is_resampled(self) -> bool:
+        """Whether the working grid has other voxels than the source's."""
+        return self.working_shape != self._ras_shape
+
+    def restore(self, probabilities: Scores) -> np.ndarray:
         """Turn class scores (num_classes, *crop) into class indices (uint8 or int32) at the source.
 
         Outside the crop lies class 0. When resampling, one class at a time is brought to the
         source's grid and compared with the best so far.
         """
-        dtype = np.uint8 if len(probabilities) <= 256 else np.int32
-        if self.working_shape == self._ras_shape:
-            label = np.zeros(self.working_shape, dtype)
-            label[self._slices] = probabilities.argmax(0)
-        else:
-            label = argmax_on_grid(probabilities, self.box, self.working_shape, self._ras_shape)
-        return np.ascontiguousarray(self.orientation.from_ras(label.astype(dtype, copy=False)))
+        if not self.is_resampled:
+            return self.restore_classes(best_class(probabilities))
+        label = argmax_on_grid(probabilities, self.box, self.working_shape, self._ras_shape)
+        return np.ascontiguousarray(self.orientation.from_ras(label))
+
+    def restore_classes(self, classes: np.ndarray) -> np.ndarray:
+        """Bring class indices (*crop) to the source's grid, which must not have been resampled."""
+        if self.is_resampled:
+            raise ValueError("class indices cannot be interpolated; restore probabilities instead")
+        label = np.zeros(self.working_shape, classes.dtype)
+        label[self._slices] = classes
+        return np.ascontiguousarray(self.orientation.from_ras(label))
 
     def restore_map(self, values: np.ndarray, outside: float) -> np.ndarray:
         """Bring one float map (*crop) to the source's grid; ``outside`` fills what was cropped."""
         full = np.full(self.working_shape, outside, np.float32)
         full[self._slices] = values
-        if self.working_shape != self._ras_shape:
+        if self.is_resampled:
             full = resample_image(full, self._ras_shape, order=1)
         return np.ascontiguousarray(self.orientation.from_ras(full))
 
@@ -164,7 +180,9 @@ def prepare_case(
     source, label = read_case(case)
     orientation = orientation_of(source.affine)
     spacing = tuple(source.spacing[a] for a in orientation.axes)
+    source_shape = source.shape
     arrays = [orientation.to_ras(channel) for channel in source.array]
+    del source  # each copy of a large volume counts: what is not needed any more goes
     if label is not None:
         check_label_values(label, label_values)
     if settings.spacing_mm:
@@ -177,10 +195,15 @@ def prepare_case(
         (max(0, a - settings.margin_voxels), min(n, b + settings.margin_voxels))
         for (a, b), n in zip(inner, mask.shape, strict=True)
     )
-    grid = Grid(source.array.shape[1:], orientation, tuple(mask.shape), box)
+    grid = Grid(source_shape, orientation, tuple(mask.shape), box)
     cut = tuple(slice(a, b) for a, b in box)
     mask = np.ascontiguousarray(mask[cut])
-    image = np.stack([_normalise(a[cut], mask, settings, source.path) for a in arrays])
+    image = np.empty((len(arrays), *mask.shape), np.float32)
+    for channel, array in zip(image, arrays, strict=True):
+        channel[...] = array[cut]
+    del arrays, array
+    for channel in image:
+        _normalise(channel, mask, settings, case.images[0])
     regions = None
     if supervoxels is not None:
         regions = cached_supervoxels(image, spacing, supervoxels, mask=mask)
@@ -193,6 +216,17 @@ def prepare_case(
         spacing=spacing,
         grid=grid,
     )
+
+
+def working_grid(
+    source: Volume, settings: PrepareSettings
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Shape and voxel size (RAS+ order) that a case has before the crop to its foreground."""
+    axes = orientation_of(source.affine).axes
+    shape, spacing = tuple(source.shape[a] for a in axes), tuple(source.spacing[a] for a in axes)
+    if not settings.spacing_mm:
+        return shape, spacing
+    return _resampled_shape(shape, spacing, settings.spacing_mm), settings.spacing_mm
 
 
 def foreground(array: np.ndarray, mode: MaskMode) -> np.ndarray:
@@ -255,33 +289,54 @@ def _bounding_box(mask: np.ndarray, path: Path) -> tuple[tuple[int, int], ...]:
     return tuple(box)
 
 
-def _normalise(
-    array: np.ndarray, mask: np.ndarray, settings: PrepareSettings, path: Path
-) -> np.ndarray:
-    array = array.astype(np.float32)
+def _normalise(array: np.ndarray, mask: np.ndarray, settings: PrepareSettings, path: Path) -> None:
+    """Clip and scale one channel in place, a layer at a time: a copy may be the one too many."""
     if settings.normalise == "none":
-        return array
+        return
     inside = array[mask]
     if inside.min() == inside.max():
         raise DataError(
             f"{path} is constant ({inside.min():g}) in its foreground: there is nothing to "
             "segment; check the file, or set data.normalise to none"
         )
+    is_standard = settings.normalise == "zscore"
+    low, high = -np.inf, np.inf
     if settings.clip_percentiles:
-        low, high = np.percentile(inside, settings.clip_percentiles)
-        if low < high:
-            # Outside the foreground nothing is clipped from below: 0 stays what it is.
-            array = np.where(mask, np.clip(array, low, high), np.minimum(array, high))
-            inside = array[mask]
-    if settings.normalise == "median":
-        middle = float(np.median(inside))
-        if middle <= 0:
-            raise DataError(
-                f"{path} has a median of {middle:g} in its foreground, so it cannot be divided "
-                "by it; set data.normalise to zscore"
-            )
-        scaled: np.ndarray = array / np.float32(middle)
-        return scaled
-    mean, deviation = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
-    standard: np.ndarray = (array - mean) / deviation
-    return np.where(mask, standard, OUTSIDE).astype(np.float32)
+        found = np.percentile(inside, settings.clip_percentiles, overwrite_input=True)
+        inside = array[mask]  # their order decides the last bits of mean and deviation
+        if found[0] < found[1]:
+            low, high = found
+            inside = np.clip(inside, low, high)
+    offset: np.floating
+    scale: np.floating
+    if not is_standard:
+        offset, scale = np.float32(0), np.float32(_middle(inside, path))
+    else:
+        # Scalars of NumPy's float64, with which float32 voxels are scaled in float64.
+        offset, scale = _mean_and_deviation(inside)
+    del inside
+    for layer, is_inside in zip(array, mask, strict=True):
+        # Outside the foreground nothing is clipped from below: 0 stays what it is.
+        clipped = np.where(is_inside, np.clip(layer, low, high), np.minimum(layer, high))
+        scaled = (clipped - offset) / scale
+        layer[...] = np.where(is_inside, scaled, OUTSIDE) if is_standard else scaled
+
+
+def _middle(inside: np.ndarray, path: Path) -> float:
+    middle = float(np.median(inside))
+    if middle <= 0:
+        raise DataError(
+            f"{path} has a median of {middle:g} in its foreground, so it cannot be divided "
+            "by it; set data.normalise to zscore"
+        )
+    return middle
+
+
+def _mean_and_deviation(values: np.ndarray) -> tuple[np.float64, np.float64]:
+    """Of all values, to the bit what NumPy gives with less room; ``values`` may be overwritten."""
+    mean: np.float64 = values.mean(dtype=np.float64)
+    squares = values.astype(np.float64, copy=False)
+    squares -= mean
+    squares *= squares
+    deviation: np.float64 = np.sqrt(squares.sum() / squares.size)
+    return mean, deviation

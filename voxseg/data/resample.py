@@ -8,7 +8,7 @@ the outermost voxel goes on. Nothing here knows anatomy; axes are those of the a
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,39 @@ _SLAB_BYTES = 2**24
 """Interpolated values of one class held at once while comparing classes."""
 
 _Taps = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+class Scores(Protocol):
+    """Scores (C, *S) of each class: an array, or what reads one piece by piece from a disk."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, *S)."""
+
+    def __len__(self) -> int:
+        """Return C."""
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return a part as an array; integers and slices of step 1 are asked for."""
+
+
+def best_class(scores: Scores) -> np.ndarray[Any, Any]:
+    """Find the class with the highest score, one layer of the first spatial axis at a time.
+
+    Args:
+        scores: (C, *S).
+
+    Returns:
+        (*S) class indices, uint8 up to 256 classes, else int32; ties go to the lowest class.
+    """
+    best = np.empty(scores.shape[1:], _index_type(len(scores)))
+    for index in range(len(best)):
+        best[index] = scores[:, index].argmax(0)
+    return best
+
+
+def _index_type(count: int) -> type[np.integer[Any]]:
+    return np.uint8 if count <= 256 else np.int32
 
 
 def resample_image(
@@ -61,7 +94,7 @@ def resample_label(array: np.ndarray[Any, Any], shape: Sequence[int]) -> np.ndar
 
 
 def argmax_on_grid(
-    scores: np.ndarray[Any, Any],
+    scores: Scores,
     box: Sequence[tuple[int, int]],
     working_shape: Sequence[int],
     target_shape: Sequence[int],
@@ -81,11 +114,11 @@ def argmax_on_grid(
         (*target_shape) class indices, uint8 up to 256 classes, else int32. Class 0 where the
         voxel's centre lies outside ``box``; ties go to the lowest class.
     """
-    _check_axes(scores.ndim - 1, working_shape)
-    _check_axes(scores.ndim - 1, target_shape)
+    _check_axes(len(scores.shape) - 1, working_shape)
+    _check_axes(len(scores.shape) - 1, target_shape)
     if tuple(stop - start for start, stop in box) != scores.shape[1:]:
         raise ValueError(f"box {tuple(box)} does not have the size {scores.shape[1:]} of scores")
-    dtype = np.uint8 if len(scores) <= 256 else np.int32
+    dtype = _index_type(len(scores))
     label = np.zeros(tuple(target_shape), dtype)
     inside, taps = [], []
     for (start, stop), size, target in zip(box, working_shape, target_shape, strict=True):

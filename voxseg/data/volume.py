@@ -118,10 +118,7 @@ def read_image(path: Path) -> Volume:
 
 
 def read_channels(paths: Sequence[Path]) -> Volume:
-    """Read the channels of one case: a file each, or all frames of a single 4D file.
-
-    Args:
-        paths: One or more files on one grid.
+    """Read the channels of one case: files on one grid, or all frames of a single 4D file.
 
     Returns:
         float32 voxels (C, X, Y, Z); affine and header are those of the first file.
@@ -131,9 +128,7 @@ def read_channels(paths: Sequence[Path]) -> Volume:
     """
     if len(paths) == 1:
         voxels, image = _read(paths[0])
-        shape = _squeezed_shape(voxels.shape)
-        array = np.moveaxis(voxels.reshape((*shape[:3], -1)), -1, 0)
-        trailing = voxels.ndim - 3 if len(shape) == 3 else 0
+        array, trailing = _channels_first(voxels)
         return _volume(_finite(array, paths[0]), image, paths[0], trailing)
     channels = [read_image(path) for path in paths]
     first = channels[0]
@@ -141,6 +136,34 @@ def read_channels(paths: Sequence[Path]) -> Volume:
         check_same_grid(first, other)
     array = np.stack([channel.array for channel in channels])
     return Volume(array, first.affine, first.header, first.path, first.trailing)
+
+
+def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
+    """Read where a case lies, from its headers alone.
+
+    They give what ``read_channels`` gives, but its voxels are all zero and take no memory; and how
+    many bytes reading the case will take at most.
+    """
+    heads = [_read(path, with_voxels=False) for path in paths]
+    array, trailing = _channels_first(heads[0][0])
+    array = np.broadcast_to(array, (max(len(paths), len(array)), *array.shape[1:]))
+    raw = max(math.prod(head.shape) * _bytes_per_voxel(head) for _, head in heads)
+    copies = 2 if len(paths) > 1 else 1  # files are read one by one and then put together
+    num_bytes = raw + copies * 4 * array.size + array.size // len(paths)
+    return _volume(array, heads[0][1], paths[0], trailing), num_bytes
+
+
+def _channels_first(voxels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
+    """Return (C, X, Y, Z), a view, and the number of trailing axes of one."""
+    shape = _squeezed_shape(voxels.shape)
+    array = np.moveaxis(voxels.reshape((*shape[:3], -1)), -1, 0)
+    return array, voxels.ndim - 3 if len(shape) == 3 else 0
+
+
+def _bytes_per_voxel(image: Any) -> int:
+    """Of the voxels as nibabel hands them over, with what it needs to scale them."""
+    scaled = 0 if (image.dataobj.slope, image.dataobj.inter) == (1.0, 0.0) else 16
+    return int(image.get_data_dtype().itemsize) + scaled
 
 
 def read_label(path: Path) -> Volume:
@@ -165,9 +188,8 @@ def read_label(path: Path) -> Volume:
     if voxels.dtype.itemsize > 2:
         low, high = int(voxels.min()), int(voxels.max())
         if low < -(2**31) or high >= 2**31:
-            raise DataError(
-                f"label {path} holds values from {low} to {high}, beyond 32 bits; renumber them"
-            )
+            found = f"values from {low} to {high}, beyond 32 bits"
+            raise DataError(f"label {path} holds {found}; renumber them")
     array = np.ascontiguousarray(voxels, dtype=np.int32)
     return _volume(array, image, path, len(image.shape) - 3)
 
@@ -218,8 +240,7 @@ def affine_distance(
 def form_distance(volume: Volume) -> float:
     """Return how far apart qform and sform put a corner of the grid, in voxels.
 
-    Returns:
-        0 if one of them is unused (code 0), infinity if the qform is no rotation.
+    It is 0 if one of them is unused (code 0), infinity if the qform is no rotation.
     """
     header = volume.header
     if header["qform_code"] <= 0 or header["sform_code"] <= 0:
@@ -251,8 +272,8 @@ def content_hash(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> s
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[np.ndarray[Any, Any], Any]:
-    """Return the scaled voxels as the file shapes them, at least 3D, and nibabel's image."""
+def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:
+    """Return the scaled voxels (or zeros) as the file shapes them, at least 3D, and the image."""
     path = Path(path)
     if not path.is_dir() and not _SUFFIX.search(path.name):
         raise DataError(f"{path} is neither .nii nor .nii.gz; convert it to NIfTI")
@@ -271,6 +292,8 @@ def _read(path: Path) -> tuple[np.ndarray[Any, Any], Any]:
         ):
             image = image_class.from_file_map({"image": nib.FileHolder(fileobj=file)}, mmap=False)
             check_header(image, path, is_compressed)
+            if not with_voxels:
+                return np.broadcast_to(np.float32(0), image.shape), image
             voxels = np.asanyarray(image.dataobj)
             while is_compressed and file.read(2**20):
                 pass  # to the end, where gzip compares the checksum

@@ -20,7 +20,7 @@ from voxseg.documents import refuse_newer, write_document
 from voxseg.engine.config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.export.reliability import ReliabilityCurve, draw_reliability
-from voxseg.export.report import ReportTable
+from voxseg.export.report_parts import ReportFigure, ReportSection, ReportTable
 from voxseg.files import replacing
 from voxseg.metrics.calibration import (
     MARGIN_MM,
@@ -64,16 +64,6 @@ class StoredCalibration:
         """Mean over the cases that have one; NaN without."""
         found = [value for value in self.case_ece.values() if not math.isnan(value)]
         return math.fsum(found) / len(found) if found else math.nan
-
-
-@dataclass(frozen=True)
-class ReportPieces:
-    """What a page says about one subject: head, sentences, a table, a picture."""
-
-    title: str
-    sentences: tuple[str, ...]
-    table: ReportTable
-    png: bytes | None = None
 
 
 def calibrate_case(
@@ -196,7 +186,7 @@ def sentence(stored: StoredCalibration) -> str:
     )
 
 
-def report_pieces(stored: StoredCalibration) -> ReportPieces:
+def report_section(stored: StoredCalibration) -> ReportSection:
     """Give what a report says about calibration."""
     near = stored.regions.near
     sentences = (
@@ -211,7 +201,9 @@ def report_pieces(stored: StoredCalibration) -> ReportPieces:
         "Voxels of all cases are counted together, so large cases weigh more; the mean of the "
         f"cases' own ECE is {_number(stored.mean_case_ece)}.",
     )
-    return ReportPieces("Calibration", sentences, _table(stored), draw(stored))
+    alt = "Reliability diagram: accuracy against confidence, and voxels in each bin"
+    figure = ReportFigure(draw(stored), alt)
+    return ReportSection("Calibration", sentences, (figure,), (_table(stored),))
 
 
 def _table(stored: StoredCalibration) -> ReportTable:

@@ -57,7 +57,6 @@ def write_page(
     path: Path,
     *,
     pictures: int | None = None,
-    extra: Sequence[ReportSection] = (),
 ) -> Page:
     """Write the page about ``source``.
 
@@ -66,16 +65,15 @@ def write_page(
         path: The page; one that is there is replaced.
         pictures: How many of the worst cases (of predictions: of all) are drawn; 0 draws none, so
             that no picture of a subject leaves the place. None chooses.
-        extra: More sections, before the table of files.
 
     Raises:
         VoxsegError: The page cannot be written. A file of a case that is missing or broken is a
             warning on the page.
     """
     if source.evaluation is not None:
-        report, drawn = _score_report(source, source.evaluation, pictures, extra)
+        report, drawn = _score_report(source, source.evaluation, pictures)
     else:
-        report, drawn = _prediction_report(source, pictures, extra)
+        report, drawn = _prediction_report(source, pictures)
     write_report(path, report)
     return Page(path, len(source.files), drawn, tuple(report.warnings))
 
@@ -101,7 +99,6 @@ def _score_report(
     source: ReportSource,
     evaluation: Evaluation,
     pictures: int | None,
-    extra: Sequence[ReportSection],
 ) -> tuple[Report, tuple[str, ...]]:
     ranked = rank(evaluation)
     drawn = choose(ranked, pictures)
@@ -136,7 +133,7 @@ def _score_report(
         sections=sections,
         cases=_scored_cases(evaluation, files, drawn, anchors, ranked),
         cases_note=note,
-        closing=(*extra, ReportSection("Files", tables=(headers.table,))),
+        closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
     ), drawn
 
@@ -177,7 +174,7 @@ def _scored_cases(
 
 
 def _prediction_report(
-    source: ReportSource, pictures: int | None, extra: Sequence[ReportSection]
+    source: ReportSource, pictures: int | None
 ) -> tuple[Report, tuple[str, ...]]:
     outcomes = [facts.measured(one, source) for one in source.outcomes]
     done = [one for one in outcomes if not one.error]
@@ -217,7 +214,7 @@ def _prediction_report(
         sections=(section,),
         cases=_predicted_cases(volumes, files, drawn, anchors, odd),
         cases_note=note,
-        closing=(*extra, ReportSection("Files", tables=(headers.table,))),
+        closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
     ), drawn
 

@@ -12,7 +12,7 @@ from voxseg.data.layouts import Case
 from voxseg.data.mapped import map_array
 from voxseg.data.prepare import Prepared, prepare_case
 from voxseg.engine.config import Config
-from voxseg.engine.inference import free_gb
+from voxseg.engine.free_memory import free_gb
 from voxseg.engine.ranks import ALONE, Ranks
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError

@@ -129,11 +129,12 @@ class PredictConfig:
     """How a volume is cut, predicted and put together again."""
 
     window_voxels: tuple[int, ...] = (96, 96, 96)
-    """Size of one window when the whole volume does not fit the budget."""
+    """Size of one window where neither the whole volume nor exact tiles fit the budget."""
     overlap: float = 0.5
     """Fraction of a window shared with its neighbour, in [0, 1)."""
     memory_gb: float = 0.0
-    """Budget for one forward pass; 0 takes half of what is free."""
+    """Budget for one forward pass; 0 takes half of what is free. Probabilities that must be kept
+    go to a file beside the output where they need more than it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:

@@ -10,7 +10,7 @@ import numba
 import torch
 
 from voxseg import cache
-from voxseg.engine.inference import free_gb
+from voxseg.engine.free_memory import free_gb
 from voxseg.engine.manifest import git_commit, versions
 from voxseg.errors import UsageError
 from voxseg.files import cache_folder

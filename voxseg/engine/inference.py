@@ -1,74 +1,75 @@
-"""One prepared volume through a network: whole when it fits, else by blended windows.
+"""One prepared volume through the networks: as a whole when it fits, else in parts.
 
-Supervoxels are pooled once over the whole volume, never per window: features are blended over the
-windows first, and only the classifier sees the supervoxel map; a value per window would put seams
-into regions.
+What fits is estimated beforehand (``memory.py``). Should memory run out all the same, the volume is
+tried again with half as much, and so on: at the end there are small tiles and probabilities on
+disk, and only then the case fails.
 """
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from torch import Tensor
 
-from voxseg.data.prepare import Prepared, coordinate_channels
+from voxseg.data.prepare import Prepared
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import Compute
-from voxseg.metrics.uncertainty import Members
+from voxseg.engine.free_memory import free_gb
+from voxseg.engine.gather import Gathered, Wanted
+from voxseg.engine.memory import MemoryPlan, lower, plan_memory
+from voxseg.engine.streaming import View, run_pass
+from voxseg.errors import VoxsegError
 from voxseg.models.voxresnet import VoxResNet
 
-_SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps that are counted
-_FIXED_GB = 0.1  # what libraries keep whatever the size
+_ALLOCATION_FAILED = (
+    "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory",
+    "bad allocation", "std::bad_alloc",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
-    """How a volume will be run, and why."""
+@dataclass(frozen=True, kw_only=True)
+class Ensemble:
+    """Networks whose probabilities are averaged, and how they see a volume."""
 
-    needed_gb: float
-    budget_gb: float
+    networks: Sequence[VoxResNet]
+    """In evaluation mode, on ``compute``'s device."""
+    compute: Compute
+    coordinates: bool
+    """Append coordinate channels, as in training."""
+    flip_axes: tuple[int, ...] = ()
+    """Spatial axes for test-time flips; each combination of them is a member."""
 
     @property
-    def whole(self) -> bool:
-        """Whether one forward pass over the whole volume fits the budget."""
-        return self.needed_gb <= self.budget_gb
+    def num_classes(self) -> int:
+        """N."""
+        return self.networks[0].num_classes
 
-    def __str__(self) -> str:
-        how = "whole volume at once" if self.whole else "sliding windows"
-        return f"{how} (needs {self.needed_gb:.2f} GB, budget {self.budget_gb:.2f} GB)"
+    @property
+    def num_members(self) -> int:
+        """Networks times combinations of flips."""
+        return len(self.networks) * len(_flip_combinations(self.flip_axes))
 
+    def plans(
+        self, shape: Sequence[int], settings: PredictConfig, supervoxels: int
+    ) -> list[MemoryPlan]:
+        """How each network will be run; folds may differ in what they reach and need."""
+        return [
+            plan_memory(network, shape, self.compute, settings, supervoxels=supervoxels)
+            for network in self.networks
+        ]
 
-def plan_memory(
-    network: VoxResNet, shape: Sequence[int], compute: Compute, settings: PredictConfig
-) -> MemoryPlan:
-    """Estimate what one forward pass over ``shape`` needs, against the budget."""
-    # Maps of full size that live at once: input, stem and its normalised copies, fused features.
-    per_voxel = network.in_channels + 5 * network.feature_channels + 3 * network.num_classes
-    filled = [-(-n // s) * s for n, s in zip(shape, network.trunk.strides[-1], strict=True)]
-    values = per_voxel * float(np.prod(np.asarray(filled, dtype=np.float64)))
-    size = torch.finfo(compute.precision).bits // 8
-    needed = _SAFETY * values * size / 1e9 + _FIXED_GB
-    free = free_gb(compute.device) / compute.sharing
-    return MemoryPlan(needed, settings.memory_gb or 0.5 * free)
-
-
-def free_gb(device: torch.device) -> float:
-    """Memory that is free on ``device``, in GB."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] / 1e9
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        lines = dict(line.split(":", 1) for line in text.splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024 / 1e9
-    except (OSError, KeyError, ValueError):
-        return 4.0  # no such file on this system; a laptop has this much
+    def plan(self, shape: Sequence[int], settings: PredictConfig, supervoxels: int) -> MemoryPlan:
+        """How the network that needs most will be run."""
+        return largest(self.plans(shape, settings, supervoxels))
 
 
-@torch.inference_mode()
+def largest(plans: Sequence[MemoryPlan]) -> MemoryPlan:
+    """The plan that needs most."""
+    return max(plans, key=lambda plan: plan.needed_gb)
+
+
 def predict_probabilities(
     network: VoxResNet,
     case: Prepared,
@@ -77,9 +78,8 @@ def predict_probabilities(
     *,
     coordinates: bool,
     flip_axes: Sequence[int] = (),
-    members: Members | None = None,
 ) -> np.ndarray:
-    """Class probabilities of one prepared volume.
+    """Class probabilities of one prepared volume, in memory.
 
     Args:
         network: in evaluation mode, on ``compute``'s device.
@@ -88,79 +88,108 @@ def predict_probabilities(
         settings: windows and memory budget.
         coordinates: append coordinate channels, as in training.
         flip_axes: spatial axes for test-time flips; the mean over all combinations is returned.
-        members: is told of each combination's own answer.
 
     Returns:
         (num_classes, *S) float32, summing to 1 over classes.
     """
-    total: Tensor | None = None
-    combinations = _flip_combinations(flip_axes)
-    for axes in combinations:
-        probabilities = _one_pass(network, case, compute, settings, coordinates, axes)
-        if members is not None:
-            members.add(probabilities.numpy())
-        total = probabilities if total is None else total.add_(probabilities)
-    assert total is not None
-    return (total / len(combinations)).numpy()
+    ensemble = Ensemble(
+        networks=(network,),
+        compute=compute,
+        coordinates=coordinates,
+        flip_axes=tuple(flip_axes),
+    )
+    gathered, _ = gather(ensemble, case, settings, Wanted())
+    assert isinstance(gathered.probabilities, np.ndarray)
+    return gathered.probabilities
 
 
-def _one_pass(
-    network: VoxResNet,
+def gather(
+    ensemble: Ensemble,
     case: Prepared,
-    compute: Compute,
     settings: PredictConfig,
-    coordinates: bool,
-    flips: tuple[int, ...],
-) -> Tensor:
-    image, superpixels = _inputs(case, coordinates, flips, compute)
-    plan = plan_memory(network, case.shape, compute, settings)
-    count = 0 if superpixels is None else int(superpixels.max()) + 1
-    pooled = network.needs_superpixels
-    step = network.features if pooled else network.forward
-    with compute.autocast():
-        if plan.whole:
-            output = step(image)
-        else:
-            with warnings.catch_warnings():
-                # MONAI indexes with a list where newer torch wants a tuple; nothing of ours.
-                warnings.simplefilter("ignore", UserWarning)
-                blended = sliding_window_inference(
-                    image,
-                    roi_size=_window(settings, image.ndim - 2),
-                    sw_batch_size=1,
-                    predictor=step,
-                    overlap=settings.overlap,
-                    mode="gaussian",
-                )
-            assert isinstance(blended, Tensor)
-            output = blended
-        logits = network.classify(output, superpixels, max(count, 1)) if pooled else output
-    probabilities = logits[0].float().softmax(0)
-    return probabilities.flip([a + 1 for a in flips]).cpu()
+    wanted: Wanted,
+    *,
+    spare: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Gathered, str]:
+    """Run all members over a case, with less and less memory until it is enough.
+
+    Args:
+        ensemble: the networks.
+        case: prepared, with supervoxels where a network pools them.
+        settings: budget and windows.
+        wanted: what is kept of the probabilities.
+        spare: folder for probabilities when memory runs out; None keeps them in memory always.
+        say: is told of each step down.
+
+    Returns:
+        What was kept, to be closed when it is no longer needed, and in words how it was run.
+
+    Raises:
+        VoxsegError: memory runs out in the most frugal way.
+    """
+    if not wanted.probabilities and ensemble.num_members > 1:
+        raise ValueError("several members are averaged: ask for their probabilities")
+    supervoxels = 0 if case.superpixels is None else int(case.superpixels.max()) + 1
+    story = []
+    while True:
+        plans = ensemble.plans(case.shape, settings, supervoxels)
+        plan = largest(plans)
+        story.append(str(plan.cut))
+        try:
+            return _run(ensemble, case, plans, wanted), _told(story)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            failure = " ".join(str(error).split(". ")[0].split())
+        # Outside of the handler nothing holds on to the tensors of the failed try.
+        gc.collect()
+        if ensemble.compute.device.type == "cuda":
+            torch.cuda.empty_cache()
+        settings = lower(plan, settings)
+        following = ensemble.plan(case.shape, settings, supervoxels)
+        to_disk = wanted.probabilities and wanted.folder is None and spare is not None
+        if following.cut == plan.cut and not to_disk:
+            raise VoxsegError(
+                f"{case.case_id} ran out of memory even in {plan.cut}: it needed about "
+                f"{plan.needed_gb:.1f} GB besides the volume, and "
+                f"{free_gb(ensemble.compute.device):.1f} GB is free now; close other programs, "
+                f"use a machine with more, or resample to larger voxels ({failure})"
+            )
+        if to_disk and (len(story) > 1 or following.cut == plan.cut):
+            wanted = replace(wanted, folder=spare)
+        kept = " with probabilities on disk" if wanted.folder else ""
+        say(f"{case.case_id}: out of memory ({plan.cut}); trying {following.cut}{kept}")
 
 
-def _window(settings: PredictConfig, dims: int) -> tuple[int, ...]:
-    window = settings.window_voxels
-    return window if len(window) == dims else (window[0],) * dims
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in _ALLOCATION_FAILED)
 
 
-def _inputs(
-    case: Prepared, coordinates: bool, flips: tuple[int, ...], compute: Compute
-) -> tuple[Tensor, Tensor | None]:
-    image = torch.from_numpy(np.ascontiguousarray(case.image)).flip([a + 1 for a in flips])
-    if coordinates:
-        window = tuple(slice(0, n) for n in case.shape)
-        position = torch.from_numpy(coordinate_channels(case.mask_box, window))
-        position = position.flip([a + 1 for a in flips])
-        for axis in flips:
-            position[axis] *= -1  # a mirrored head lies at mirrored positions
-        image = torch.cat([image, position])
-    image = image[None].to(compute.device)
-    image = image.contiguous(memory_format=compute.memory_format)
-    if case.superpixels is None:
-        return image, None
-    superpixels = torch.from_numpy(np.ascontiguousarray(case.superpixels)).flip(list(flips))
-    return image, superpixels[None].to(compute.device)
+@torch.inference_mode()
+def _run(
+    ensemble: Ensemble, case: Prepared, plans: Sequence[MemoryPlan], wanted: Wanted
+) -> Gathered:
+    gathered = Gathered(ensemble.num_classes, case.shape, wanted)
+    try:
+        for network, plan in zip(ensemble.networks, plans, strict=True):
+            for flips in _flip_combinations(ensemble.flip_axes):
+                view = View(case, ensemble.compute, coordinates=ensemble.coordinates, flips=flips)
+                run_pass(network, view, ensemble.compute, plan, gathered)
+    except BaseException:
+        gathered.close()
+        raise
+    gathered.finish()
+    return gathered
+
+
+def _told(story: Sequence[str]) -> str:
+    *failed, last = story
+    return f"{last}, after {'; '.join(failed)} did not fit" if failed else last
 
 
 def _flip_combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:

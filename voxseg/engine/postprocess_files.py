@@ -14,13 +14,12 @@ from voxseg import documents
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES
 from voxseg.data.splits import Fold
-from voxseg.engine.calibration import ReportPieces
 from voxseg.engine.config import LabelConfig
 from voxseg.engine.evaluate import csv_text
 from voxseg.engine.operations import POSTPROCESSING, describe, read_postprocessing
 from voxseg.engine.postprocess import LEVEL, OutOfFold, PostprocessResult, postprocess
 from voxseg.errors import DataError
-from voxseg.export.report import ReportTable
+from voxseg.export.report_parts import ReportSection, ReportTable
 from voxseg.files import write_text
 from voxseg.metrics import case_rows
 from voxseg.metrics.comparison import FEWEST_CASES
@@ -129,7 +128,7 @@ def sentences(document: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def report_pieces(path: Path) -> ReportPieces:
+def report_section(path: Path) -> ReportSection:
     """Give what a report says about the post-processing of a cross-validation.
 
     Args:
@@ -154,7 +153,7 @@ def report_pieces(path: Path) -> ReportPieces:
         f"gives a p of at most {LEVEL:g}; never with fewer than {FEWEST_CASES} cases."
     )
     table = ReportTable("Operations tried on each class", columns, rows, note)
-    return ReportPieces("Post-processing", lines, table)
+    return ReportSection("Post-processing", lines, tables=(table,))
 
 
 def _row(one: Mapping[str, Any], trial: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,35 +4,32 @@ A mask lies on its source's grid with its source's header. A broken file among m
 the others finish.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from voxseg.data.layouts import Case, find_cases
-from voxseg.data.prepare import Prepared, prepare_case
-from voxseg.data.volume import Volume, is_volume_file, read_channels
+from voxseg.data.prepare import Prepared
+from voxseg.data.volume import Volume, is_volume_file, read_geometry
 from voxseg.documents import document, json_text
-from voxseg.engine.checkpoint import checkpoint_path, load_checkpoint
+from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.config import Config
-from voxseg.engine.device import Compute, choose_compute, choose_device
-from voxseg.engine.inference import plan_memory, predict_probabilities
-from voxseg.engine.network import network_of
+from voxseg.engine.gather import Gathered
+from voxseg.engine.inference import ran_out_of_memory
 from voxseg.engine.operations import Postprocessing, find_postprocessing
+from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
-from voxseg.models import VoxResNet
 from voxseg.schemas import PREDICT
-
-_LOW_MEMORY_GB = 1.0
-_LOW_MEMORY_WINDOW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ class PredictRequest:
     tta: bool = False
     """Average over flips along the axes that training flipped."""
     low_memory: bool = False
-    """Small windows within 1 GB instead of half of the free memory."""
+    """Parts that take 1 GB instead of half of the free memory."""
     overwrite: bool = False
     skip_existing: bool = False
     postprocess: Path | bool = True
@@ -70,7 +67,11 @@ class CaseOutcome:
     error: str
     """One sentence, or "" when all went well."""
     memory: str = ""
-    """How it was run: whole or in windows, against which budget."""
+    """How it was run: whole, in slabs, tiles or windows, and what did not fit before that."""
+    needed_gb: float | None = None
+    """Most memory of the process, as estimated before it started; None where nothing was run."""
+    free_gb: float | None = None
+    """What was free then."""
     volumes: tuple["Volumes", ...] = ()
     """Of each class but background; empty where the mask was kept as it was."""
     postprocessing: str = ""
@@ -92,92 +93,15 @@ class Volumes:
     """The most."""
 
 
-class Predictor:
-    """One network, or the folds of a cross-validation, ready for many cases.
-
-    Args:
-        checkpoint: see ``PredictRequest.checkpoint``.
-        device: see ``voxseg.engine.device.choose_device``.
-        low_memory: small windows.
-    """
-
-    def __init__(self, checkpoint: Path, device: str = "auto", low_memory: bool = False) -> None:
-        self._networks: list[VoxResNet] = []
-        configs: list[Config] = []
-        for path in _checkpoints(checkpoint):
-            content = load_checkpoint(path)
-            network, config = network_of(content, path)
-            self._networks.append(network)
-            configs.append(config)
-            self._dims = content["spatial_dims"]
-            self._channels = content["in_channels"]
-        self.config = configs[0]
-        if any(c.labels != self.config.labels or c.data != self.config.data for c in configs):
-            raise UsageError(f"the folds of {checkpoint} disagree on labels or data settings")
-        settings = self.config.predict
-        if low_memory:
-            window = (_LOW_MEMORY_WINDOW,) * self._dims
-            settings = replace(settings, memory_gb=_LOW_MEMORY_GB, window_voxels=window)
-        self._settings = settings
-        self.compute: Compute = choose_compute(
-            choose_device(device),
-            self.config.train.precision,
-            self.config.train.memory_format,
-            self._dims,
-        )
-        for network in self._networks:
-            self.compute.place(network)
-
-    def prepare(self, case: Case) -> Prepared:
-        """Read and prepare a case as in training; its label is not needed and not read."""
-        extra = self._dims if self.config.data.coordinates else 0
-        wanted = self._channels - extra
-        pooled = any(network.needs_superpixels for network in self._networks)
-        supervoxels = self.config.supervoxels if pooled else None
-        unlabelled = replace(case, label=None)
-        values = self.config.labels.values
-        prepared = prepare_case(unlabelled, self.config.data, values, supervoxels)
-        if len(prepared.image) != wanted:
-            raise UsageError(
-                f"{case.case_id} has {len(prepared.image)} image channels, but the network was "
-                f"trained on {wanted}; give the same channels in the same order"
-            )
-        return prepared
-
-    def probabilities(
-        self, case: Prepared, *, tta: bool = False, members: Members | None = None
-    ) -> np.ndarray:
-        """Class probabilities (num_classes, *S) on the prepared grid, averaged over the folds."""
-        total: np.ndarray | None = None
-        for network in self._networks:
-            one = predict_probabilities(
-                network,
-                case,
-                self.compute,
-                self._settings,
-                coordinates=self.config.data.coordinates,
-                flip_axes=self.config.augment.flip_axes if tta else (),
-                members=members,
-            )
-            total = one if total is None else np.add(total, one, out=total)
-        assert total is not None
-        return total / len(self._networks)
-
-    def label(self, case: Prepared, probabilities: np.ndarray) -> np.ndarray:
-        """Label map (X, Y, Z) on the source's grid, in the values of the training labels."""
-        classes = case.grid.restore(probabilities)
-        values = np.asarray(self.config.labels.values)
-        return values[classes] if (values != np.arange(len(values))).any() else classes
-
-    def memory(self, case: Prepared) -> str:
-        """How this case will be run."""
-        return str(plan_memory(self._networks[0], case.shape, self.compute, self._settings))
-
-
 def predict(
-    request: PredictRequest, notify: Callable[[CaseOutcome, int, int], None] = lambda *_: None
+    request: PredictRequest,
+    notify: Callable[[CaseOutcome, int, int], None] = lambda *_: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[CaseOutcome]:
     """Predict every case of ``request``; ``notify`` gets each outcome, its number and the total.
+
+    Before each case, ``say`` is told what it will need and what there is; later, where memory runs
+    out all the same, how it goes on.
 
     A folder also gets ``predict.json``, and ``labels.csv`` and ``labels.ctbl``, which name and
     colour the classes in 3D Slicer.
@@ -192,7 +116,7 @@ def predict(
     operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
     outcomes = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        outcome = _predict_one(predictor, case, target, request, operations)
+        outcome = _predict_one(predictor, case, target, request, operations, say)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if target.parent == request.output:
@@ -212,30 +136,65 @@ def _predict_one(
     target: Path,
     request: PredictRequest,
     operations: Postprocessing | None,
+    say: Callable[[str], None],
 ) -> CaseOutcome:
     if request.skip_existing and target.exists():
         return CaseOutcome(case.case_id, str(target), 0.0, "", "kept as it was")
     start = time.perf_counter()
+    output = Output(
+        folder=target.parent,
+        save_probabilities=request.save_probabilities,
+        save_uncertainty=request.save_uncertainty,
+        tta=request.tta,
+    )
     try:
-        source = read_channels(case.images)
-        prepared = predictor.prepare(case)
-        memory = predictor.memory(prepared)
-        members = Members(entropy=request.save_uncertainty)
-        probabilities = predictor.probabilities(prepared, tta=request.tta, members=members)
-        label = predictor.label(prepared, probabilities)
-        if request.save_probabilities:
-            _write_probabilities(predictor.config, prepared, probabilities, source, target)
-        if request.save_uncertainty:
-            _write_uncertainty(prepared, probabilities, members, source, target)
-        if operations is not None:
-            label = operations.apply(label)
-        write_mask(target, label, source)  # last: where it is, --skip-existing finds all done
+        estimate = predictor.estimate(case, output)
+        say(f"{case.case_id}: {estimate}")
+        memory, volumes = _segment(predictor, case, target, output, estimate, operations, say)
     except VoxsegError as error:
         return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
-    volumes = _volumes(predictor.config, prepared, label, members, source)
-    done = str(operations) if operations is not None else ""
-    return CaseOutcome(case.case_id, str(target), seconds, "", memory, volumes, done)
+    return CaseOutcome(
+        case.case_id,
+        str(target),
+        seconds,
+        "",
+        memory,
+        estimate.needed_gb,
+        estimate.free_gb,
+        volumes,
+        str(operations) if operations is not None else "",
+    )
+
+
+def _segment(
+    predictor: Predictor,
+    case: Case,
+    target: Path,
+    output: Output,
+    estimate: CaseEstimate,
+    operations: Postprocessing | None,
+    say: Callable[[str], None],
+) -> tuple[str, tuple[Volumes, ...]]:
+    """Prepare, predict and write one case; return how it was run and how large its classes are."""
+    try:
+        source, _ = read_geometry(case.images)
+        prepared = predictor.prepare(case)
+        gathered, memory = predictor.gather(prepared, estimate, output, say)
+        with contextlib.closing(gathered):
+            label = predictor.label_of(prepared, gathered)
+            _write_maps(predictor.config, prepared, gathered, output, source, target)
+        if operations is not None:
+            label = operations.apply(label)
+        write_mask(target, label, source)  # last: where it is, --skip-existing finds all done
+        return memory, _volumes(predictor.config, prepared, label, gathered.members, source)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        raise VoxsegError(
+            f"{case.case_id} ran out of memory: it needs about {estimate.needed_gb:.1f} GB; close "
+            "other programs, or use a machine with more"
+        ) from error
 
 
 def _volumes(
@@ -253,36 +212,35 @@ def _volumes(
     return tuple(found[1:])
 
 
-def _write_uncertainty(
-    case: Prepared, probabilities: np.ndarray, members: Members, source: Volume, target: Path
+def _write_maps(
+    config: Config,
+    case: Prepared,
+    gathered: Gathered,
+    output: Output,
+    source: Volume,
+    target: Path,
 ) -> None:
-    """Write entropy, and disagreement where there is somebody to disagree; 0 outside the crop."""
+    """Write the maps that were asked for, one after the other: each is as large as the image.
+
+    Probabilities, entropy, and disagreement where there is somebody to disagree; outside the crop
+    lies background, which is certain.
+    """
+    shares, grid = gathered.probabilities, case.grid
+    if shares is None:
+        return
     stem = target.name.removesuffix(".gz").removesuffix(".nii")
-    maps = {"entropy": entropy(probabilities)}
-    if members.count > 1:
-        maps["disagreement"] = members.disagreement(probabilities)
-    for name, values in maps.items():
+
+    def write(name: str, values: np.ndarray, outside: float) -> None:
         path = target.with_name(f"{stem}_{name}.nii.gz")
-        write_map(path, case.grid.restore_map(values, 0.0), source)
+        write_map(path, grid.restore_map(values, outside), source)
 
-
-def _write_probabilities(
-    config: Config, case: Prepared, probabilities: np.ndarray, source: Volume, target: Path
-) -> None:
-    """Write one map a class, so that never more than one is held at the source's size."""
-    stem = target.name.removesuffix(".gz").removesuffix(".nii")
-    for k, value in enumerate(config.labels.values):
-        outside = 1.0 if k == 0 else 0.0
-        values = case.grid.restore_map(probabilities[k], outside)
-        write_map(target.with_name(f"{stem}_probability-{value}.nii.gz"), values, source)
-
-
-def _checkpoints(path: Path) -> list[Path]:
-    folds: list[Path] = []
-    if path.is_dir():
-        for pattern in ("fold-*", "seed-*/fold-*"):
-            folds = folds or sorted(path.glob(f"{pattern}/checkpoints/best.pt"))
-    return folds or [checkpoint_path(path)]
+    if output.save_probabilities:
+        for k, value in enumerate(config.labels.values):
+            write(f"probability-{value}", shares[k], 1.0 if k == 0 else 0.0)
+    if output.save_uncertainty:
+        write("entropy", entropy(shares), 0.0)
+        if gathered.members.count > 1:
+            write("disagreement", gathered.members.disagreement(shares), 0.0)
 
 
 def _find(inputs: Sequence[Path]) -> list[Case]:

@@ -7,7 +7,7 @@ other run's.
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,13 @@ from voxseg.data.cases import Case
 from voxseg.data.layouts import find_cases
 from voxseg.data.splits import read_split
 from voxseg.documents import refuse_newer
+from voxseg.engine.calibration import CALIBRATION, read_calibration
+from voxseg.engine.calibration import report_section as calibration_section
 from voxseg.engine.evaluate import Evaluation
+from voxseg.engine.operations import POSTPROCESSING
+from voxseg.engine.postprocess_files import report_section as postprocessing_section
 from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.export.report_parts import ReportSection
 from voxseg.metrics import ClassScores
 from voxseg.metrics.summary import METRICS
 
@@ -76,6 +81,8 @@ class ReportSource:
     """Of predictions: class value -> name."""
     notes: tuple[str, ...] = ()
     """What is to be said of the files, a sentence each."""
+    sections: tuple[ReportSection, ...] = ()
+    """What else the run knows of itself."""
 
 
 def read_source(run: Path, *, data: Path | None = None) -> ReportSource:
@@ -140,8 +147,16 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
     settings = config.read_text(encoding="utf-8") if config.is_file() else ""
     return ReportSource(
         "crossval", shown_name(run), manifest, files, evaluation, folds=tuple(folds),
-        settings=settings, notes=notes,
+        settings=settings, notes=notes, sections=tuple(_sections(base)),
     )  # fmt: skip
+
+
+def _sections(run: Path) -> Iterator[ReportSection]:
+    """What a cross-validation says of its probabilities and its post-processing."""
+    if (run / CALIBRATION).is_file():
+        yield calibration_section(read_calibration(run / CALIBRATION))
+    if (run / POSTPROCESSING).is_file():
+        yield postprocessing_section(run / POSTPROCESSING)
 
 
 def _read_evaluation(run: Path, other: Mapping[str, Any]) -> ReportSource:

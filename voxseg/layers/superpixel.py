@@ -31,6 +31,7 @@ def pool_scores(
     *,
     reduce: Reduce = "max",
     scores: Scores = "logits",
+    pooled: Tensor | None = None,
 ) -> Tensor:
     """Give every voxel the pooled class scores of its superpixel (V1, Figure 5).
 
@@ -43,17 +44,18 @@ def pool_scores(
         reduce: how the scores of one superpixel become one.
         scores: pool the logits, or the softmax over C. The order of classes can differ, because
             the softmax weighs a voxel's logits against each other before voxels are compared.
+        pooled: (B, C, K), the pooled logits or softmax, when superpixels go beyond these voxels.
 
     Returns:
         (B, C, *S): pooled logits, or the logarithm of pooled softmax. In no superpixel: the
         voxel's own.
     """
+    if pooled is None:
+        values = logits.softmax(1) if scores == "softmax" else logits
+        pooled = superpixel_pool(values, superpixels, count, reduce=reduce)
     if scores == "softmax":
-        pooled = superpixel_pool(logits.softmax(1), superpixels, count, reduce=reduce)
         pooled = pooled.clamp_min(torch.finfo(pooled.dtype).tiny).log()
         logits = logits.log_softmax(1)
-    else:
-        pooled = superpixel_pool(logits, superpixels, count, reduce=reduce)
     outside = superpixels.unsqueeze(1) < 0
     return torch.where(outside, logits, superpixel_unpool(pooled, superpixels))
 
@@ -84,18 +86,22 @@ class SuperpixelBranch(nn.Module):
         nn.init.normal_(self.linear.weight, std=_CLASSIFIER_STD)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
 
-    def forward(self, features: Tensor, superpixels: Tensor, count: int) -> Tensor:
+    def forward(
+        self, features: Tensor, superpixels: Tensor, count: int, pooled: Tensor | None = None
+    ) -> Tensor:
         """Return one answer a superpixel, spread over its voxels.
 
         Args:
             features: (B, F, *S) floating point.
             superpixels: (B, *S) integers below ``count``; negative = in no superpixel.
             count: K, the same for the whole batch; more than there are superpixels does no harm.
+            pooled: (B, F, K), when the superpixels go beyond these features.
 
         Returns:
             (B, out_channels, *S). In no superpixel: the bias, or zero without one.
         """
-        pooled = superpixel_pool(features, superpixels, count, reduce=self.reduce)
+        if pooled is None:
+            pooled = superpixel_pool(features, superpixels, count, reduce=self.reduce)
         layout = _layout(features)  # a sum with a voxel branch is faster in one layout
         answer = superpixel_unpool(self.linear(pooled), superpixels, memory_format=layout)
         if self.bias is None:
@@ -134,15 +140,19 @@ class SuperpixelClassifier(nn.Module):
             nn.init.zeros_(self.superpixel.linear.weight)
 
     def forward(
-        self, features: Tensor, superpixels: Tensor | None = None, count: int | None = None
+        self,
+        features: Tensor,
+        superpixels: Tensor | None = None,
+        count: int | None = None,
+        pooled: Tensor | None = None,
     ) -> Tensor:
-        """Return class logits; ``superpixels`` and ``count`` as in ``SuperpixelBranch``."""
+        """Return class logits; the other arguments are those of ``SuperpixelBranch``."""
         answers: list[Tensor] = []
         if self.voxel is not None:
             answers.append(self.voxel(features))
         if self.superpixel is not None:
             superpixels, count = needed(superpixels, count)
-            answers.append(self.superpixel(features, superpixels, count))
+            answers.append(self.superpixel(features, superpixels, count, pooled))
         return answers[0] if len(answers) == 1 else answers[0] + answers[1]
 
 

@@ -152,6 +152,34 @@ class VoxResNet(nn.Module):
             auxiliary = []
         self.auxiliary = nn.ModuleList(auxiliary)
 
+    @property
+    def reach(self) -> tuple[int, ...] | None:
+        """Voxels on each side that the logits of a voxel depend on, by axis.
+
+        Its supervoxel aside. None with instance or group norm, which look at the whole image.
+        """
+        if any(isinstance(module, nn.GroupNorm) for module in self.modules()):
+            return None
+        radii = [[f // 2 for f in fields] for fields in self.tap_receptive_fields]
+        strides = self.trunk.strides
+        deepest, finest = len(strides) - 1, 0
+        if self.fusion == "decoder":
+            for level in range(deepest - 1, finest - 1, -1):
+                mixed = 2 * (finest < level)  # a VoxRes module, two convolutions
+                for axis, (coarse, step) in enumerate(
+                    zip(strides[level + 1], strides[level], strict=True)
+                ):
+                    below = radii[level + 1][axis] + coarse
+                    radii[level][axis] = max(radii[level][axis], below) + mixed * step
+            found = radii[finest]
+        else:
+            # A deconvolution's voxel reads the taps that are at most one stride away.
+            taps = [
+                [r + s for r, s in zip(radii[tap], strides[tap], strict=True)] for tap in self.taps
+            ]
+            found = [max(axis) for axis in zip(*taps, strict=True)]
+        return tuple(radius + 1 for radius in found)  # the classifier is 3 voxels wide
+
     def forward(
         self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
     ) -> Tensor:
@@ -187,15 +215,28 @@ class VoxResNet(nn.Module):
         return functional.relu(fused, inplace=True)
 
     def classify(
-        self, features: Tensor, superpixels: Tensor | None = None, count: int | None = None
+        self,
+        features: Tensor,
+        superpixels: Tensor | None = None,
+        count: int | None = None,
+        pooled: Tensor | None = None,
     ) -> Tensor:
         """Return class logits (B, num_classes, *S) from the ``features`` of a whole image.
 
         ``forward(x, ...)`` equals ``classify(features(x), ...)``; apart from each other they let
-        a volume that was seen window by window be pooled over whole supervoxels.
+        a volume that was seen part by part be pooled over whole supervoxels. ``pooled`` (B, P, K)
+        is what the supervoxels' parts ``to_pool`` together come to, when ``features`` and
+        ``superpixels`` are only a part of the image.
         """
-        logits = _sum(self._head_scores(features, superpixels, count))
-        return self._pooled(logits, superpixels, count)
+        logits = _sum(self._head_scores(features, superpixels, count, pooled))
+        return self._pooled(logits, superpixels, count, pooled)
+
+    def to_pool(self, features: Tensor) -> Tensor:
+        """Return what this design pools over supervoxels, (B, P, *S): V1's scores, or features."""
+        if self.design != "V1":
+            return features
+        logits = _sum(self._head_scores(features, None, None))
+        return logits.softmax(1) if self.pooled_scores == "softmax" else logits
 
     def supervise(
         self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
@@ -238,19 +279,38 @@ class VoxResNet(nn.Module):
         return [taps[tap] for tap in self.taps]
 
     def _head_scores(
-        self, features: Tensor, superpixels: Tensor | None, count: int | None
+        self,
+        features: Tensor,
+        superpixels: Tensor | None,
+        count: int | None,
+        pooled: Tensor | None = None,
     ) -> list[Tensor]:
         parts = torch.split(features, self.head_channels, 1)
+        answers: Sequence[Tensor | None] = [None] * len(parts)
+        if pooled is not None and self.design != "V1":
+            answers = torch.split(pooled, self.head_channels, 1)
         return [
-            head(part, superpixels, count) for head, part in zip(self.heads, parts, strict=True)
+            head(part, superpixels, count, answer)
+            for head, part, answer in zip(self.heads, parts, answers, strict=True)
         ]
 
-    def _pooled(self, logits: Tensor, superpixels: Tensor | None, count: int | None) -> Tensor:
+    def _pooled(
+        self,
+        logits: Tensor,
+        superpixels: Tensor | None,
+        count: int | None,
+        pooled: Tensor | None = None,
+    ) -> Tensor:
         if self.design != "V1":
             return logits
         superpixels, count = needed(superpixels, count)
         return pool_scores(
-            logits, superpixels, count, reduce=self.reduce, scores=self.pooled_scores
+            logits,
+            superpixels,
+            count,
+            reduce=self.reduce,
+            scores=self.pooled_scores,
+            pooled=pooled,
         )
 
 
