@@ -152,7 +152,7 @@ def _show(result: "BenchResult", plot: Path | None, as_json: bool) -> None:
         with replacing(plot) as temporary:
             result.plot(temporary)
     if as_json:
-        sys.stdout.write(result.to_json() + "\n")
+        terminal.print_json(result.to_json())
         return
     rows = [[row[column] for column in result.columns] for row in result.rows]
     terminal.out.print(terminal.table(result.title, result.columns, rows))

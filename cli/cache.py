@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from voxseg.documents import document
+from voxseg.schemas import CACHE
+
 from . import console as terminal
 from . import options
 
@@ -38,7 +41,7 @@ def cache(
         facts: dict[str, Any] = {"folder": str(folder), "limit_bytes": limit, "kinds": kinds}
         if clear:
             facts["removed"] = {"files": len(removed), "bytes": sum(e.size for e in removed)}
-        terminal.print_json(facts)
+        terminal.print_json(document(CACHE, facts))
         return
     if clear:
         freed = _size(sum(entry.size for entry in removed))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from voxseg.errors import ExitCode
+
 from . import console as terminal
 from . import options
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from voxseg.data.cases import Dataset
     from voxseg.data.check import CheckReport
 
-_ERRORS_FOUND = 3
 _FIRST_OF_KIND = 3
 
 
@@ -78,7 +79,7 @@ def check(
         if report_at is not None:
             terminal.out.print(f"page: {report_at}", markup=False)
     if failed:
-        raise typer.Exit(_ERRORS_FOUND)
+        raise typer.Exit(ExitCode.DATA)
 
 
 def _fix(

@@ -1,6 +1,5 @@
 """What a command shows: lines and tables on a console, or one JSON object on stdout."""
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -8,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from voxseg.documents import json_text
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -27,7 +28,7 @@ def print_json(content: object) -> None:
     """Print one JSON object; NaN, which JSON lacks, becomes null."""
     if out.quiet:
         return
-    sys.stdout.write(json.dumps(_finite(content), indent=2) + "\n")
+    sys.stdout.write(json_text(content) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -45,13 +46,3 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.3f}"
     return "-" if value is None else str(value)
-
-
-def _finite(content: object) -> object:
-    if isinstance(content, float) and not math.isfinite(content):
-        return None
-    if isinstance(content, dict):
-        return {str(key): _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return content

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from voxseg.documents import document
+from voxseg.schemas import DEMO
+
 from . import console as terminal
 from . import options
 from .evaluate import summary_tables
@@ -39,9 +42,10 @@ def demo(
         "report": result.report,
     }
     if as_json:
-        content = {name.replace(" ", "_"): str(path) for name, path in files.items()}
-        content_scores = result.evaluation.to_json()
-        terminal.print_json({"dice": summary.foreground_dice, **content, "scores": content_scores})
+        places = {name.replace(" ", "_"): str(path) for name, path in files.items()}
+        scores = result.evaluation.to_json()
+        content = {"dice": summary.foreground_dice, **places, "scores": scores}
+        terminal.print_json(document(DEMO, content))
         return
     for table in summary_tables(summary, result.evaluation.tolerance_mm, "The unseen subject"):
         screen.print(table)

@@ -1,5 +1,8 @@
 """``voxseg doctor``."""
 
+from voxseg.documents import document
+from voxseg.schemas import DOCTOR
+
 from . import console as terminal
 from . import options
 
@@ -10,10 +13,11 @@ def doctor(as_json: options.Json = False) -> None:
 
     findings = examine()
     if as_json:
-        terminal.print_json([vars(finding) for finding in findings])
+        rows = [vars(finding) for finding in findings]
+        terminal.print_json(document(DOCTOR, {"findings": rows}))
         return
-    rows = [(f.what, f.state, f.cure) for f in findings]
-    table = terminal.table("voxseg doctor", ("what", "state", "to do"), rows)
+    lines = [(f.what, f.state, f.cure) for f in findings]
+    table = terminal.table("voxseg doctor", ("what", "state", "to do"), lines)
     for column in table.columns[1:]:
         column.justify = "left"
     terminal.out.print(table)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from voxseg.errors import ExitCode
+
 from . import console as terminal
 from . import options
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from voxseg.metrics import Summary
     from voxseg.metrics.summary import Statistic
 
-_SOME_FAILED = 4
 _MOST_NAMED = 5
 _MOST_CLASSES = 4  # columns of a table; metrics.csv has them all
 
@@ -68,7 +69,7 @@ def evaluate(
         show(evaluation, output)
     _report_rest(evaluation)
     if evaluation.failures:
-        raise typer.Exit(_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def summary_tables(summary: "Summary", tolerance_mm: float, title: str) -> tuple[Table, Table]:

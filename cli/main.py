@@ -10,7 +10,7 @@ import typer
 from voxseg import __version__
 from voxseg.engine import process
 from voxseg.engine.launch import Launch, read_launch
-from voxseg.errors import UsageError, VoxsegError
+from voxseg.errors import EXIT_CODES, ExitCode, UsageError, VoxsegError
 
 from . import (
     bench,
@@ -26,6 +26,7 @@ from . import (
     predict,
     report,
     reproduce,
+    schemas,
     split,
     supervoxels,
     train,
@@ -41,6 +42,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Medical volumetric segmentation with supervoxel-pooled networks.",
+    epilog="\n".join(
+        ["Exit codes:", *(f"{code:>5}  {meaning}" for code, meaning in EXIT_CODES.items())]
+    ),
 )
 
 
@@ -88,6 +92,7 @@ app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.command()(train.recipes)
+app.command()(schemas.schemas)
 app.add_typer(bench.app, name="bench")
 
 
@@ -108,7 +113,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write(f"{_name(launch)}: interrupted\n")
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def _name(launch: Launch) -> str:

@@ -4,6 +4,9 @@ from typing import Annotated, cast
 
 import typer
 
+from voxseg import schemas
+from voxseg.documents import document
+
 from . import console as terminal
 from . import options
 
@@ -42,14 +45,13 @@ def models(
             }
         )
     if as_json:
-        terminal.print_json(
-            {
-                "in_channels": in_channels,
-                "classes": classes,
-                "spatial_dims": spatial_dims,
-                "models": rows,
-            }
-        )
+        content = {
+            "in_channels": in_channels,
+            "classes": classes,
+            "spatial_dims": spatial_dims,
+            "models": rows,
+        }
+        terminal.print_json(document(schemas.MODELS, content))
         return
     _show(rows, f"{in_channels} in, {classes} classes, {spatial_dims}D")
 

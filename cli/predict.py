@@ -1,19 +1,18 @@
 """``voxseg predict``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from voxseg.errors import ExitCode
+
 from . import console as terminal
 from . import options
 
 if TYPE_CHECKING:
     from voxseg.engine.predict import CaseOutcome
-
-_SOME_FAILED = 4
 
 
 def predict(
@@ -68,6 +67,7 @@ def predict(
     Exit code 4 when some cases failed and the others were written.
     """
     from voxseg.api import predict as run
+    from voxseg.engine.predict import predict_document
 
     screen = terminal.console(as_json)
 
@@ -103,10 +103,10 @@ def predict(
         screen.print(f"post-processing of the masks: {done}", markup=False)
     _show_volumes(outcomes, screen)
     if as_json:
-        terminal.print_json({"cases": [asdict(outcome) for outcome in outcomes]})
+        terminal.print_json(predict_document(outcomes))
     if failed:
         terminal.err.print(f"{len(failed)} of {len(outcomes)} cases failed", markup=False)
-        raise typer.Exit(1 if len(failed) == len(outcomes) else _SOME_FAILED)
+        raise typer.Exit(ExitCode.FAILED if len(failed) == len(outcomes) else ExitCode.SOME_FAILED)
 
 
 def _show_volumes(outcomes: "list[CaseOutcome]", screen: Console) -> None:

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from voxseg.documents import document
+from voxseg.schemas import REPORT
+
 from . import console as terminal
 from . import options
 
@@ -56,4 +59,5 @@ def report(
         )
     if as_json:
         content = {"report": str(page.path), "cases": page.num_cases}
-        terminal.print_json({**content, "drawn": page.drawn, "warnings": page.warnings})
+        content |= {"drawn": list(page.drawn), "warnings": list(page.warnings)}
+        terminal.print_json(document(REPORT, content))

@@ -5,11 +5,12 @@ from typing import Annotated
 
 import typer
 
+from voxseg.errors import ExitCode
+
 from . import console as terminal
 from . import options
 from .progress import training_bar
 
-_DIFFERS = 1
 _SHOWN = 10
 
 
@@ -46,15 +47,7 @@ def reproduce(
         )
     is_same = result.is_within(tolerance)
     if as_json:
-        differences = [vars(difference) for difference in result.differences]
-        terminal.print_json(
-            {
-                "reproduced": is_same,
-                "figures": result.figures,
-                "differences": differences,
-                "notes": result.notes,
-            }
-        )
+        terminal.print_json(result.to_json(tolerance))
     else:
         shown = result.differences[:_SHOWN]
         if shown:
@@ -65,4 +58,4 @@ def reproduce(
         count = f"{len(result.differences)} of {result.figures} figures differ"
         terminal.out.print(f"{verdict}: {count}", markup=False)
     if not is_same:
-        raise typer.Exit(_DIFFERS)
+        raise typer.Exit(ExitCode.FAILED)

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from voxseg.documents import document
+from voxseg.schemas import SPLIT_WRITTEN
+
 from . import console as terminal
 from . import options
 
@@ -43,7 +46,8 @@ def split(
         overwrite=overwrite,
     )
     if as_json:
-        terminal.print_json({"split": str(output), "hash": split_hash(parts), "folds": len(parts)})
+        content = {"split": str(output), "hash": split_hash(parts), "folds": len(parts)}
+        terminal.print_json(document(SPLIT_WRITTEN, content))
         return
     rows = [
         (number, len(part.train), len(part.val), ", ".join(part.val))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.table import Table
 
+from voxseg.errors import ExitCode
+
 from . import console as terminal
 from . import options
 
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
 
 Method = Literal["slic", "block"]
 Mask = Literal["auto", "nonzero", "all"]
-
-_SOME_FAILED = 4
 
 
 def supervoxels(
@@ -83,7 +83,7 @@ def supervoxels(
     for case in failed:
         terminal.err.print(f"{case.case_id}: {case.error}", markup=False)
     if failed:
-        raise typer.Exit(_SOME_FAILED)
+        raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def _show(report: "SupervoxelReport") -> None:

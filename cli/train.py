@@ -1,9 +1,13 @@
 """``voxseg train`` and ``voxseg recipes``."""
 
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from voxseg.documents import document
+from voxseg.schemas import DRY_RUN, RECIPES, TRAIN
 
 from . import console as terminal
 from . import options
@@ -68,20 +72,23 @@ def train(
     )
     screen = terminal.console(as_json)
     if dry_run:
-        screen.print(dry_run_report(request, screen.print), markup=False)
+        settings_text = dry_run_report(request, screen.print)
+        if as_json:
+            terminal.print_json(document(DRY_RUN, {"settings": tomllib.loads(settings_text)}))
+        else:
+            screen.print(settings_text, markup=False)
         return
     with training_bar(screen) as bar:
         result = run(request, bar, lambda text: screen.print(text, markup=False))
     if as_json:
-        terminal.print_json(
-            {
-                "checkpoint": str(result.checkpoint),
-                "dice": result.best_dice,
-                "class_dice": result.class_dice,
-                "steps": result.steps,
-                "seconds": result.seconds,
-            }
-        )
+        content = {
+            "checkpoint": str(result.checkpoint),
+            "dice": result.best_dice,
+            "class_dice": result.class_dice,
+            "steps": result.steps,
+            "seconds": result.seconds,
+        }
+        terminal.print_json(document(TRAIN, content))
         return
     screen.print(
         f"trained {result.steps} steps in {minutes(result.seconds)}; validation Dice "
@@ -97,6 +104,6 @@ def recipes(as_json: options.Json = False) -> None:
 
     found = describe_recipes()
     if as_json:
-        terminal.print_json(found)
+        terminal.print_json(document(RECIPES, {"recipes": found}))
         return
     terminal.out.print(terminal.table("Recipes", ("name", "what"), found.items()))

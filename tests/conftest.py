@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
 from .report_runs import finish_run as finish_run
@@ -62,3 +63,15 @@ def real_data():
     if not path.is_dir():
         pytest.fail(f"VOXSEG_DATA={folder} is not a folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def validate():
+    """Check a document, text or plain values, against the schema that it names; return it."""
+    return _forms.check_document
+
+
+@pytest.fixture(scope="session")
+def forms():
+    """What tests do with documents: parse strictly, validate, damage."""
+    return _forms

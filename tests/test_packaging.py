@@ -22,6 +22,8 @@ from voxseg.engine.config import recipe_names
 assert "ibsr-reduced8-v3" in recipe_names()
 assert (place / "export" / "report.html").is_file()
 assert (place / "py.typed").is_file()
+from voxseg.schemas import read_schema
+assert read_schema("split")["$id"] == "voxseg.split/1"
 import torch
 from voxseg.ops import slic, superpixel_pool
 labels = slic(torch.rand(8, 9, 10), n_segments=8, compactness=0.1)

@@ -1,6 +1,5 @@
 """The benchmark of one device, run on the CPU at sizes too small to mean anything."""
 
-import json
 import math
 import os
 import subprocess
@@ -12,20 +11,21 @@ import torch
 
 from voxseg.bench import gpu
 from voxseg.bench.device import DeviceBench, run_device_bench, tiny
+from voxseg.documents import json_text
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("what", ["pool", "slic", "voxresnet"])
-def test_every_part_runs(what):
+def test_every_part_runs(what, validate):
     told = []
     result = run_device_bench(what, tiny(DeviceBench()), CPU, told.append)
     assert told == [f"{what} on cpu"]
     assert result.rows
     assert all(list(row) == result.columns for row in result.rows)
     # Standard JSON has no NaN.
-    json.loads(result.to_json(), parse_constant=pytest.fail)
+    validate(json_text(result.to_json()))
 
 
 def test_pooling_is_held_against_a_copy_and_its_peers():
@@ -100,12 +100,12 @@ def test_gpu_needs_neither_monai_nor_nibabel(words, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_gpu_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+def test_gpu_writes_what_it_measured(tmp_path, monkeypatch, capsys, validate):
     monkeypatch.setattr(gpu, "DeviceBench", lambda: tiny(DeviceBench()))
     monkeypatch.setattr(gpu, "_tests", lambda: "failed: 1 failed, 2 passed")
     path = tmp_path / "cpu.json"
     assert gpu.main(["--device", "cpu", "--output", str(path)]) == 1
-    content = json.loads(path.read_text())
+    content = validate(path.read_text())
     assert content["checks"]["tests"] == "failed: 1 failed, 2 passed"
     assert len(content["results"]) == 3
     assert content["results"][0]["machine"]["torch"] == torch.__version__

@@ -23,7 +23,7 @@ class Outcome:
         return json.loads(self.out)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def voxseg():
     """Call the program; an error that a user can cure becomes its code and its sentence."""
 

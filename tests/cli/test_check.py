@@ -32,7 +32,7 @@ def test_table(voxseg, data):
 
 def test_json_has_a_schema(voxseg, data):
     document = voxseg("check", data, "--json").json
-    assert (document["schema"], document["errors"], document["fix"]) == (1, 0, None)
+    assert (document["schema"], document["errors"], document["fix"]) == ("voxseg.check/1", 0, None)
     assert [pair["status"] for pair in document["pairs"]] == ["ok", "ok"]
     first = document["pairs"][0]["images"][0]
     assert (first["orientation"], first["spacing_mm"]) == ("RAS", [1, 1, 1.5])

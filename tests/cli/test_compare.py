@@ -143,3 +143,21 @@ def test_a_damaged_split_is_3(voxseg, runs):
     (runs[1] / "split.json").write_text('{"folds": []}')
     outcome = voxseg("compare", *runs)
     assert (outcome.code, "split.json" in outcome.err) == (3, True)
+
+
+def test_metrics_json_of_earlier_versions_is_compared_and_of_newer_ones_refused(voxseg, runs):
+    rows = [
+        {"case": f"case{number}", "class": "grey", "label": 1, "dice": 0.5 + 0.01 * number}
+        for number in range(8)
+    ]
+    alone = [run.parent / f"{run.name}.json" for run in runs]
+    for path in alone:
+        path.write_text(json.dumps({"cases": rows}))
+    assert voxseg("compare", *alone).code == 0
+    alone[1].write_text(json.dumps({"schema": "voxseg.metrics/2", "cases": rows}))
+    refused = voxseg("compare", *alone)
+    assert (refused.code, "was written by a newer voxseg" in refused.err) == (3, True)
+    # Beside a metrics.csv it is read for the tolerance alone, but means the same.
+    (runs[1] / "metrics.json").write_text(json.dumps({"schema": "voxseg.metrics/2"}))
+    refused = voxseg("compare", *runs)
+    assert (refused.code, "was written by a newer voxseg" in refused.err) == (3, True)

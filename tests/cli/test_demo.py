@@ -1,7 +1,5 @@
 """``voxseg demo`` with trainings of a few steps on coarse subjects."""
 
-import json
-
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -49,7 +47,7 @@ def short(monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_demo_writes_what_it_says_and_goes_on(short):
+def test_demo_writes_what_it_says_and_goes_on(short, validate):
     result = call("-o", short)
     assert "All subjects are simulated" in result.stdout
     assert "next:" in result.stdout
@@ -70,7 +68,8 @@ def test_demo_writes_what_it_says_and_goes_on(short):
     before = checkpoint.stat().st_mtime_ns
     again = call("-o", short, "--json")
     assert checkpoint.stat().st_mtime_ns == before
-    content = json.loads(again.stdout)
+    content = validate(again.stdout)
+    assert validate((short / "demo.json").read_text(encoding="utf-8"))["seed"] == 0
     assert content["mask"] == str(short / "predictions/subject_04.nii.gz")
     assert {row["class"] for row in content["scores"]["cases"]} > {"CSF", "white matter"}
 

@@ -8,7 +8,7 @@ import voxseg as package
 
 COMMANDS = (
     "bench", "cache", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models",
-    "predict", "recipes", "reproduce", "split", "supervoxels", "train",
+    "predict", "recipes", "reproduce", "schemas", "split", "supervoxels", "train",
 )  # fmt: skip
 
 

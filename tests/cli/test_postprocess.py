@@ -146,7 +146,8 @@ def test_predict_applies_the_choice_unless_told_not_to(chosen, voxseg, tmp_path)
     maps = [mask_of(tmp_path / name / "s0_probability-1.nii.gz") for name in ("own", "raw")]
     np.testing.assert_array_equal(*maps)
     records = [
-        json.loads((tmp_path / name / "predict.json").read_text())[0] for name in ("own", "raw")
+        json.loads((tmp_path / name / "predict.json").read_text())["cases"][0]
+        for name in ("own", "raw")
     ]
     assert [record["postprocessing"] for record in records] == [line.split(": ", 1)[1], ""]
     voxel = 1.5 / 1000

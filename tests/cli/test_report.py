@@ -153,7 +153,7 @@ def test_crossval_and_predict_write_pages(voxseg, tmp_path, rng, read_page):
     assert any(word.startswith("s9 failed: ") for word in found.words)
     assert "Uncertainty" in found.words
     listed = json.loads((out / "predict.json").read_text())
-    ml = listed[0]["volumes"][0]
+    ml = listed["cases"][0]["volumes"][0]
     wanted = f"{ml['ml']:.1f} [{ml['low_ml']:.1f}, {ml['high_ml']:.1f}]"
     assert found.row("s0", wanted)
     assert found.row("s9", "-")[2] == "failed"

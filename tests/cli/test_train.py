@@ -93,6 +93,8 @@ def test_dry_run_prints_the_settings_and_writes_nothing(voxseg, data, tmp_path):
     assert "[train]" in outcome.out
     assert "steps_per_epoch = 2" in outcome.out
     assert not (tmp_path / "run").exists()
+    found = voxseg("train", data, "-o", tmp_path / "run", *TINY, "--dry-run", "--json").json
+    assert found["settings"]["train"]["steps_per_epoch"] == 2
 
 
 def test_check_lists_cases_and_fails_on_errors(voxseg, data):
@@ -149,8 +151,8 @@ def test_some_broken_inputs_end_predict_with_4(voxseg, data, tmp_path):
 
 def test_recipes_and_doctor(voxseg):
     assert "ibsr-reduced8-v3-block" in voxseg("recipes").out
-    assert "IBSR" in voxseg("recipes", "--json").json["ibsr-cpu"]
-    findings = {f["what"]: f["state"] for f in voxseg("doctor", "--json").json}
+    assert "IBSR" in voxseg("recipes", "--json").json["recipes"]["ibsr-cpu"]
+    findings = {f["what"]: f["state"] for f in voxseg("doctor", "--json").json["findings"]}
     assert findings["torch"]
     assert "torch" in voxseg("doctor").out
     assert json.dumps(findings)

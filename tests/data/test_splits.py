@@ -171,3 +171,19 @@ def test_write_split_that_fails_keeps_the_old_file(tmp_path, monkeypatch):
     assert path.read_text() == before
     with pytest.raises(VoxsegError, match="cannot write"):
         write_split(path / "below" / "a.json", kfold(CASES, 4, seed=0))
+
+
+def test_a_split_says_its_form_and_is_read_without(tmp_path, validate):
+    path, folds = tmp_path / "split.json", kfold(CASES, 3, 0)
+    write_split(path, folds)
+    content = validate(path.read_text())
+    assert content["schema"] == "voxseg.split/1"
+    path.write_text(json.dumps({"folds": content["folds"], "hash": content["hash"]}))
+    assert read_split(path) == folds
+
+
+def test_a_split_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"schema": "voxseg.split/2", "parts": []}))
+    with pytest.raises(DataError, match=r"split\.json was written by a newer voxseg .* update"):
+        read_split(path)

@@ -98,7 +98,7 @@ def test_damaged_counts_are_data_errors(case, tmp_path):
     write_calibration(path, stored_of(case))
     whole = path.read_text()
     for change in (
-        lambda d: d.update(schema="voxseg.calibration/9"),
+        lambda d: d.update(schema="voxseg.calibration/0"),
         lambda d: d.update(bins=10),
         lambda d: d["regions"].pop("near"),
         lambda d: d["regions"]["near"]["top"]["voxels"].pop(),
@@ -112,6 +112,9 @@ def test_damaged_counts_are_data_errors(case, tmp_path):
             merge_folds(tmp_path, 1)
     path.write_text("null")
     with pytest.raises(DataError, match="is not calibration"):
+        read_calibration(path)
+    path.write_text(json.dumps({"schema": "voxseg.calibration/9"}))
+    with pytest.raises(DataError, match="was written by a newer voxseg"):
         read_calibration(path)
 
 

@@ -32,7 +32,7 @@ def test_every_case_is_scored_once_out_of_fold(subjects, tiny, tmp_path):
     assert sorted(evaluation.scores) == list(CASES)
     split = json.loads((run / "split.json").read_text())
     for number, fold in enumerate(split["folds"]):
-        scored = json.loads((run / f"fold-{number}" / "scores.json").read_text())
+        scored = json.loads((run / f"fold-{number}" / "scores.json").read_text())["cases"]
         assert sorted(scored) == sorted(fold["val"])
         assert not set(fold["train"]) & set(fold["val"])
         inner = json.loads((run / f"fold-{number}" / "split.json").read_text())["folds"][0]

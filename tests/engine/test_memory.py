@@ -79,7 +79,7 @@ def predict(folder, model, shape, *options):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0, (folder / "log.txt").read_text()
-    (outcome,) = json.loads((folder / "out/predict.json").read_text())
+    (outcome,) = json.loads((folder / "out/predict.json").read_text())["cases"]
     unit = 1 if sys.platform == "darwin" else 1024
     return outcome, usage.ru_maxrss * unit / 1e9
 

@@ -212,7 +212,7 @@ def test_two_options_are_one_answer(tmp_path):
 
 
 DAMAGES = (
-    lambda d: d.update(schema="voxseg.postprocessing/9"),
+    lambda d: d.update(schema="voxseg.postprocessing/0"),
     lambda d: d.pop("classes"),
     lambda d: d["classes"][1].update(operations=["shrink"]),
     lambda d: d["classes"][0].update(operations=["fill_holes"]),
@@ -256,3 +256,10 @@ def test_missing_files_are_data_errors(run, tmp_path):
     (path.parent / "predictions" / "case3.nii.gz").unlink()
     with pytest.raises(DataError, match=r"no prediction .*case3\.nii\.gz; delete the scores"):
         postprocess(cases_of(tmp_path, truths), parts, LABELS, 1.0)
+
+
+def test_a_file_of_a_newer_version_is_refused(tmp_path):
+    path = tmp_path / "postprocessing.json"
+    path.write_text(json.dumps({"schema": "voxseg.postprocessing/2", "classes": []}))
+    with pytest.raises(DataError, match=r"postprocessing\.json was written by a newer voxseg"):
+        read_postprocessing(path)

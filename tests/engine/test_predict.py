@@ -93,7 +93,7 @@ def test_need_and_free_memory_are_told_before_a_case_starts(trained, tmp_path):
     assert outcome.memory == "whole volume at once"
     assert f"{outcome.needed_gb:.1f} GB (" in said[0]
     assert f"{outcome.free_gb:.1f} GB free" in said[0]
-    (kept,) = json.loads((tmp_path / "out/predict.json").read_text())
+    (kept,) = json.loads((tmp_path / "out/predict.json").read_text())["cases"]
     assert kept["needed_gb"] == outcome.needed_gb
 
 

@@ -174,6 +174,10 @@ def test_predict_keeps_a_manifest_in_a_folder_only(finished_run, tmp_path, monke
         ("metrics.json", '{"cases": []}', "holds no scores"),
         ("metrics.json", "[1]", "holds no scores"),
         ("manifest.json", "[1]", "is no manifest"),
+        ("predict.json", '{"schema": "voxseg.predict/2"}', "newer voxseg"),
+        ("metrics.json", '{"schema": "voxseg.metrics/2"}', "newer voxseg"),
+        ("manifest.json", '{"schema": "voxseg.manifest/2"}', "newer voxseg"),
+        (EVALUATE_MANIFEST, '{"schema": "voxseg.evaluate-manifest/2"}', "no metrics.json"),
     ],
 )
 def test_read_source_rejects_damage(tmp_path, name, text, words):

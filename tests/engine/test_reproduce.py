@@ -115,3 +115,20 @@ def test_metrics_are_compared_number_by_number(tmp_path):
         "dice.1": (0.25, 0.375, 0.125),
     }
     assert not result.is_within(1.0)
+
+
+@pytest.mark.parametrize("form", ["manifest", "metrics", "train-metrics"])
+def test_files_of_a_newer_version_are_refused(tmp_path, form):
+    path = tmp_path / "newer.json"
+    path.write_text(json.dumps({"schema": f"voxseg.{form}/2"}))
+    other = tmp_path / "again" if form == "manifest" else path
+    read = reproduce if form == "manifest" else compare_metrics
+    with pytest.raises(DataError, match=r"newer\.json was written by a newer voxseg .* update"):
+        read(path, other)
+
+
+def test_metrics_of_versions_without_a_form_are_compared(tmp_path):
+    for name, marks in (("old", {}), ("new", {"schema": "voxseg.metrics/1", "voxseg": "0.1.0"})):
+        (tmp_path / name).write_text(json.dumps({**marks, "summary": [{"dice_mean": 0.5}]}))
+    result = compare_metrics(tmp_path / "old", tmp_path / "new")
+    assert (result.figures, result.differences) == (1, ())

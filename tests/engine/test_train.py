@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from voxseg.engine.loop import InterruptedRunError
 from voxseg.engine.train import TrainRequest, train
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError, UsageError
+from voxseg.tasks.segmentation import DiceCounts
 
 
 def request(subjects, run, settings, **changes):
@@ -249,3 +251,17 @@ def test_a_checkpoint_of_other_classes_is_refused(subjects, quick, tmp_path):
 def test_a_patch_larger_than_the_volume_is_padded(subjects, quick, tmp_path):
     settings = merge(quick, {"train": {"patch_voxels": [40, 40, 40], "epochs": 1}})
     assert train(request(subjects, tmp_path / "run", settings)).steps == 3
+
+
+def test_a_class_that_no_case_has_is_null_in_log_and_metrics(
+    subjects, quick, tmp_path, monkeypatch, validate
+):
+    undefined = torch.tensor([0.9, math.nan, 0.5], dtype=torch.float64)
+    monkeypatch.setattr(DiceCounts, "dice", property(lambda _: undefined))
+    run = tmp_path / "run"
+    train(TrainRequest(data=subjects, run=run, settings=quick, device="cpu"))
+    rows = [validate(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert rows[-1]["class_dice"] == rows[-1]["best_class_dice"] == [0.9, None, 0.5]
+    metrics = validate((run / "metrics.json").read_text())
+    assert list(metrics["validation_dice_per_class"].values()) == [0.9, None, 0.5]
+    assert metrics["validation_dice"] == 0.5

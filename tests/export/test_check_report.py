@@ -37,7 +37,7 @@ def document():
     """Two cases, of which one has no label and cannot be read."""
     broken = _file("b<i>.nii.gz", shape=[], spacing_mm=[], orientation="", dtype="")
     return {
-        "schema": 1, "voxseg": "0", "data": "/d", "layout": "a folder of pairs",
+        "schema": "voxseg.check/1", "voxseg": "0", "data": "/d", "layout": "a folder of pairs",
         "notes": ["left aside: x"], "class_names": {"1": "tail & tip"}, "num_unlabelled": 1,
         "errors": 1, "warnings": 4,
         "pairs": [
@@ -92,8 +92,8 @@ def test_bars_are_to_scale_and_cut_at_a_wild_case(document, tmp_path):
 
 
 def test_page_rejects_another_schema(document, tmp_path):
-    with pytest.raises(ValueError, match="schema 1, got 2"):
-        write_check_page(tmp_path / "page.html", {**document, "schema": 2})
+    with pytest.raises(ValueError, match=r"schema voxseg\.check/1, got 'voxseg\.check/2'"):
+        write_check_page(tmp_path / "page.html", {**document, "schema": "voxseg.check/2"})
 
 
 def test_a_set_of_which_nothing_can_be_read(document, tmp_path):

@@ -5,7 +5,6 @@ NVIDIA's Python bindings; what else voxseg uses (MONAI, nibabel) may be missing.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -20,8 +19,9 @@ import torch
 import voxseg
 from voxseg.bench.device import DeviceBench, run_device_bench, tiny
 from voxseg.bench.report import BenchResult
+from voxseg.documents import write_document
 from voxseg.errors import VoxsegError
-from voxseg.files import write_text
+from voxseg.schemas import GPU
 
 _ROOT = Path(voxseg.__file__).parents[1]
 _TESTS = ("tests/ops", "tests/layers", "tests/models")
@@ -131,12 +131,11 @@ def _write(path: Path, checks: dict[str, str], results: list[BenchResult]) -> No
     content = {
         "command": "make gpu",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "voxseg": voxseg.__version__,
         "commit": _commit(),
         "checks": checks,
-        "results": [json.loads(result.to_json()) for result in results],
+        "results": [result.to_json() for result in results],
     }
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    write_document(path, GPU, content)
 
 
 def _commit() -> str:

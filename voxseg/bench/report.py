@@ -4,11 +4,14 @@ Ratios between rows of one result mean something, since all were measured in one
 mean something only next to ``machine``.
 """
 
-import json
 import os
 import platform
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from voxseg.documents import document
+from voxseg.schemas import BENCH
 
 Row = dict[str, float | str]
 
@@ -40,14 +43,9 @@ class BenchResult:
         """The keys of the rows, in the order of the table."""
         return list(self.rows[0]) if self.rows else []
 
-    def to_json(self) -> str:
-        """Write everything as one JSON object; curves become lists of [x, y], NaN null."""
-        content = asdict(self)
-        content["rows"] = [
-            {name: None if value != value else value for name, value in row.items()}
-            for row in self.rows
-        ]
-        return json.dumps(content, indent=2)
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain values; curves become lists of (x, y)."""
+        return document(BENCH, asdict(self))
 
     def plot(self, path: Path) -> None:
         """Draw the sweeps side by side with logarithmic axes into a PNG file.

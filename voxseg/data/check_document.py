@@ -1,38 +1,17 @@
 """What a check found as plain values: what ``voxseg check --json`` prints and the page is made of.
 
-The form, schema 1. Values may be added under new names; a change of meaning raises ``schema``.
-
-- ``schema`` 1, ``voxseg`` version, ``data`` path, ``layout`` in words, ``notes`` sentences about
-  the pairing, ``class_names`` {label value: name}, ``num_unlabelled`` images set apart.
-- ``errors``, ``warnings``: how many findings; ``errors`` above 0 is exit code 3.
-- ``pairs``: a row for each case: ``case_id``, ``status`` (ok, warning, error, no label),
-  ``images`` [file], ``label`` file or null. A file has ``path``, ``shape`` and ``spacing_mm`` in
-  the order it is stored, ``orientation`` (RAS: axes run right, front, up), ``handedness`` (left,
-  right), ``form`` (sform, qform, none: where the affine is from), ``dtype``, ``scaling`` [slope,
-  intercept] or null. All but the path are empty where the header cannot be read.
-- ``findings``: ``severity`` (error, warning, note), ``kind`` (a fixed word), ``case_id`` ("" for
-  the whole set), ``path`` or null, ``cause``, ``cure``, ``fix`` ("safe": ``--fix`` mends it,
-  "value": with ``--fix-nan``, "" otherwise).
-- ``cases``: for each readable case ``shape`` and ``spacing`` (mm) in RAS+ order, ``voxel_ml``,
-  ``percentiles`` (0.5, 50, 99.5 of nonzero voxels, by channel), ``labelled_percentiles`` (of
-  voxels whose label is not 0), ``foreground_share``, ``foreground_ml``, ``foreground_shape``,
-  ``label_voxels`` and ``label_ml`` {label value: number}.
-- ``fingerprint``: the same over the set, as ``Fingerprint`` says; ``label_ml`` is [mean, smallest,
-  largest]. Null if no case could be read.
-- ``fix``: null, or ``folder``, ``cases`` (``case_id``, ``outcome`` (fixed, copied, left out),
-  ``files``, ``changes``, ``remaining`` sentences), ``errors`` and ``warnings`` of the copies.
+``voxseg/schemas/check.schema.json`` describes every field; ``voxseg schemas check`` prints it.
 """
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from voxseg import __version__
 from voxseg.data.cases import Dataset
 from voxseg.data.check import CheckReport, FileFacts
 from voxseg.data.check_findings import FIXABLE, FIXABLE_WITH_VALUE, Finding
-
-SCHEMA = 1
+from voxseg.documents import document
+from voxseg.schemas import CHECK
 
 
 def check_document(data: Path, dataset: Dataset, report: CheckReport) -> dict[str, Any]:
@@ -43,9 +22,7 @@ def check_document(data: Path, dataset: Dataset, report: CheckReport) -> dict[st
         dataset: As it was found there.
         report: Of its check.
     """
-    return {
-        "schema": SCHEMA,
-        "voxseg": __version__,
+    content = {
         "data": str(data),
         "layout": dataset.layout,
         "notes": list(dataset.notes),
@@ -67,6 +44,7 @@ def check_document(data: Path, dataset: Dataset, report: CheckReport) -> dict[st
         "fingerprint": _plain(asdict(report.fingerprint)) if report.fingerprint else None,
         "fix": None,
     }
+    return document(CHECK, content)
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -42,11 +42,12 @@ from voxseg.data.check_header import (
     voxel_offset,
 )
 from voxseg.data.pairing import is_marked_label
+from voxseg.documents import write_document
 from voxseg.errors import DataError, UsageError
-from voxseg.files import replacing, write_text
+from voxseg.files import replacing
+from voxseg.schemas import FIXES as FORM
 
 FIXES = "fixes.json"
-SCHEMA = 1
 _GEOMETRY = ("pixdim", "qform_code", "sform_code", "quatern", "qoffset", "srow", "xyzt_units")
 _INTEGERS = (np.uint8, np.int16, np.uint16, np.int32)
 
@@ -189,12 +190,11 @@ def _write_list(
     out: Path, fixes: Sequence[CaseFix], value_for_nan: float | None, *, finished: bool
 ) -> None:
     content = {
-        "schema": SCHEMA,
         "value_for_nan": value_for_nan,
         "finished": finished,
         "cases": [asdict(fix) for fix in fixes],
     }
-    write_text(out / FIXES, json.dumps(content, indent=2) + "\n")
+    write_document(out / FIXES, FORM, content)
 
 
 def _targets(case: Case, name: str) -> tuple[str, ...]:

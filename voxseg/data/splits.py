@@ -1,8 +1,8 @@
 """Training and validation cases: folds, a holdout, and the file that keeps them.
 
 A split depends on the case ids and the seed, not on the order in which files were found. The file
-is JSON, ``{"folds": [{"train": [...], "val": [...]}], "hash": "..."}``; nnU-Net's
-``splits_final.json`` (the list alone) is read too.
+is JSON of the form ``voxseg.split/1``; a file without the form's name or without the hash is read,
+and so is nnU-Net's ``splits_final.json`` (the list of folds alone).
 """
 
 import difflib
@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.case_lists import parse_json
+from voxseg.documents import refuse_newer, write_document
 from voxseg.errors import DataError, UsageError
-from voxseg.files import write_text
+from voxseg.schemas import SPLIT
 
 
 @dataclass(frozen=True)
@@ -142,18 +143,18 @@ def write_split(path: Path, folds: Sequence[Fold]) -> None:
     Raises:
         VoxsegError: It cannot be written.
     """
-    content = json.dumps({"folds": _plain(folds), "hash": split_hash(folds)}, indent=1)
-    write_text(path, content + "\n")
+    write_document(path, SPLIT, {"folds": _plain(folds), "hash": split_hash(folds)})
 
 
 def read_split(path: Path) -> tuple[Fold, ...]:
     """Read folds and check them against their hash, if they have one.
 
     Raises:
-        DataError: The file holds no folds, a fold trains on what it validates, or the folds were
-            changed after the hash was written.
+        DataError: The file holds no folds, a fold trains on what it validates, the folds were
+            changed after the hash was written, or a newer version wrote it.
     """
     content = parse_json(path)
+    refuse_newer(content, SPLIT, path)
     entries = content.get("folds") if isinstance(content, dict) else content
     if not isinstance(entries, list) or not entries:
         raise DataError(

@@ -5,7 +5,6 @@ grid, where they were made. A fold keeps its counts beside its scores; ``calibra
 cross-validation is their sum, so nothing is predicted again.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import numpy as np
 from voxseg.data.case_lists import parse_json
 from voxseg.data.prepare import Prepared, check_label_values
 from voxseg.data.volume import Volume
+from voxseg.documents import refuse_newer, write_document
 from voxseg.engine.config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.export.reliability import ReliabilityCurve, draw_reliability
 from voxseg.export.report_parts import ReportFigure, ReportSection, ReportTable
-from voxseg.files import replacing, write_text
+from voxseg.files import replacing
 from voxseg.metrics.calibration import (
     MARGIN_MM,
     NUM_BINS,
@@ -32,8 +32,8 @@ from voxseg.metrics.calibration import (
     reliability_from_json,
     reliability_to_json,
 )
+from voxseg.schemas import CALIBRATION as FORM
 
-SCHEMA = "voxseg.calibration/1"
 CALIBRATION = "calibration.json"
 """In the folder of a fold and of a cross-validation."""
 PICTURE = "calibration.png"
@@ -90,7 +90,6 @@ def calibrate_case(
 def write_calibration(path: Path, stored: StoredCalibration) -> None:
     """Write counts, and what follows from them, as JSON."""
     content = {
-        "schema": SCHEMA,
         "bins": NUM_BINS,
         "margin_mm": MARGIN_MM,
         "labels": list(stored.labels),
@@ -99,7 +98,7 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
         "mean_case_ece": _cell(stored.mean_case_ece),
         "regions": {name: _region(getattr(stored.regions, name)) for name in _REGIONS},
     }
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    write_document(path, FORM, content)
 
 
 def read_calibration(path: Path) -> StoredCalibration:
@@ -109,9 +108,10 @@ def read_calibration(path: Path) -> StoredCalibration:
         DataError: the file is missing, damaged, or counted with other bins.
     """
     content = parse_json(path)
+    refuse_newer(content, FORM, path)
     try:
         marks = (content["schema"], content["bins"], content["margin_mm"])
-        if marks != (SCHEMA, NUM_BINS, MARGIN_MM):
+        if marks != (FORM, NUM_BINS, MARGIN_MM):
             raise ValueError(f"schema, bins and margin are {marks}")
         labels = tuple(int(value) for value in content["labels"])
         regions = {}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from voxseg.documents import document
 from voxseg.engine.run_scores import Common, RunScores, find_common, read_runs
 from voxseg.errors import UsageError
 from voxseg.metrics.comparison import (
@@ -24,6 +25,7 @@ from voxseg.metrics.comparison import (
     holm,
 )
 from voxseg.metrics.summary import FOREGROUND
+from voxseg.schemas import COMPARE
 
 _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")  # have no mean over classes
 _KNOWN = {
@@ -137,7 +139,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; an undefined number is None."""
-        return {
+        content = {
             **asdict(self.settings),
             "better": self.better,
             "runs": [
@@ -149,6 +151,7 @@ class Comparison:
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
+        return document(COMPARE, content)
 
 
 def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:

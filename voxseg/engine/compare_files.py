@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from voxseg.documents import json_text
 from voxseg.engine.compare import Comparison
 from voxseg.errors import UsageError
 from voxseg.export.forest import ForestGroup, ForestRow, Shown, draw_forest
@@ -31,8 +31,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = 
     """
     check_output(folder, overwrite=overwrite)
     write_text(folder / "compare.csv", _csv([row.to_row() for row in comparison.rows]))
-    content = json.dumps(comparison.to_json(), indent=2, allow_nan=False)
-    write_text(folder / "compare.json", content + "\n")
+    write_text(folder / "compare.json", json_text(comparison.to_json()) + "\n")
     settings = comparison.settings
     better = f"{comparison.better} is better" if comparison.better else "neither side is better"
     with replacing(folder / "compare.png") as temporary:

@@ -18,6 +18,7 @@ import numpy as np
 from voxseg.data.cases import Case
 from voxseg.data.simulate import CLASS_NAMES, simulate_subject
 from voxseg.data.volume import read_image, read_label
+from voxseg.documents import write_document
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.evaluate import Evaluation, evaluate, write_evaluation
@@ -29,9 +30,9 @@ from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import plain_geometry, write_map, write_mask
 from voxseg.export.report import Report, ReportCase, ReportTable, write_report
-from voxseg.files import write_text
 from voxseg.metrics import EMPTY_POLICY
 from voxseg.metrics.summary import SummaryRow
+from voxseg.schemas import DEMO_SETTINGS
 
 NUM_TRAINING = 7
 """Subjects in the training folder; one of them chooses the best weights."""
@@ -159,7 +160,8 @@ def _open(request: DemoRequest) -> None:
         raise UsageError(f"{output} holds files of something else; choose another -o")
     wanted = {"seed": request.seed, "settings": request.settings or {}}
     if marker.is_file():
-        if not request.overwrite and json.loads(marker.read_text(encoding="utf-8")) == wanted:
+        stored = json.loads(marker.read_text(encoding="utf-8"))
+        if not request.overwrite and {key: stored.get(key) for key in wanted} == wanted:
             return
         if not request.overwrite:
             raise UsageError(
@@ -167,7 +169,7 @@ def _open(request: DemoRequest) -> None:
             )
         for part in _PARTS:
             shutil.rmtree(output / part, ignore_errors=True)
-    write_text(marker, json.dumps(wanted) + "\n")
+    write_document(marker, DEMO_SETTINGS, wanted)
 
 
 def _simulate(output: Path, seed: int, say: Callable[[str], None]) -> None:

@@ -6,7 +6,6 @@ listed and not scored, and so are predictions without a truth.
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +17,12 @@ import numpy as np
 from voxseg.data.layouts import find_cases
 from voxseg.data.pairing import is_marked_label, pair, single_sources
 from voxseg.data.volume import case_name, check_same_grid, is_volume_file, read_label
+from voxseg.documents import document, json_text
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
 from voxseg.metrics import ABSENT, EMPTY_POLICY, ClassScores, Summary, case_rows, score_case
 from voxseg.metrics.summary import summarise
+from voxseg.schemas import METRICS
 
 BACKGROUND = 0
 _MOST_CLASSES = 256
@@ -71,7 +72,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; an undefined score is None."""
-        return {
+        content = {
             "tolerance_mm": self.tolerance_mm,
             "policy": EMPTY_POLICY,
             "summary": self.summary.to_rows(),
@@ -80,6 +81,7 @@ class Evaluation:
             "without_prediction": list(self.without_prediction),
             "without_truth": list(self.without_truth),
         }
+        return document(METRICS, content)
 
 
 def evaluate(
@@ -189,8 +191,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, overwrite: bool = 
         folder / "metrics.csv", csv_text(case_rows(evaluation.scores, evaluation.class_names))
     )
     write_text(folder / "summary.csv", csv_text(evaluation.summary.to_rows()))
-    content = json.dumps(evaluation.to_json(), indent=2, allow_nan=False)
-    write_text(folder / "metrics.json", content + "\n")
+    write_text(folder / "metrics.json", json_text(evaluation.to_json()) + "\n")
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:

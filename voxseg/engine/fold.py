@@ -6,6 +6,7 @@ step are kept, not the best on those cases.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, read_split
 from voxseg.data.volume import read_channels, read_label
+from voxseg.documents import refuse_newer, write_document
 from voxseg.engine.calibration import (
     CALIBRATION,
     StoredCalibration,
@@ -29,8 +31,8 @@ from voxseg.engine.run_folder import SCORES, open_run
 from voxseg.engine.train import TrainRequest, pick, train_fold
 from voxseg.errors import DataError
 from voxseg.export.nifti import write_mask
-from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores, score_case
+from voxseg.schemas import SCORES as FORM
 
 TOLERANCE_MM = 1.0
 """Of the surface Dice of every cross-validation."""
@@ -107,12 +109,20 @@ def read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
     path = folder / SCORES
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
+        refuse_newer(stored, FORM, path)
+        # Earlier versions wrote the cases alone.
+        cases = stored["cases"] if isinstance(stored.get("schema"), str) else stored
         return {
-            case: {int(value): ClassScores(**one) for value, one in classes.items()}
-            for case, classes in stored.items()
+            case: {int(value): ClassScores(**_numbers(one)) for value, one in classes.items()}
+            for case, classes in cases.items()
         }
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged ({error}); delete it to score the fold again") from None
+
+
+def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
+    """Turn null back into NaN."""
+    return {name: math.nan if value is None else float(value) for name, value in scores.items()}
 
 
 def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
@@ -136,4 +146,4 @@ def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], No
     if counted is not None:
         write_calibration(task.folder / CALIBRATION, counted)
     # Last: where the scores are, the fold is finished.
-    write_text(task.folder / SCORES, json.dumps(scores, indent=2) + "\n")
+    write_document(task.folder / SCORES, FORM, {"tolerance_mm": TOLERANCE_MM, "cases": scores})

@@ -16,23 +16,23 @@ from typing import Any
 
 import torch
 
+from voxseg.documents import write_document
 from voxseg.engine.fold import FoldTask, run_fold
 from voxseg.engine.fold_process import Failure, FoldProcess
 from voxseg.engine.loop import InterruptedRunError, Progress
 from voxseg.engine.stop import stop_on_signals
-from voxseg.errors import UsageError, VoxsegError
-from voxseg.files import write_text
+from voxseg.errors import ExitCode, UsageError, VoxsegError
+from voxseg.schemas import FOLDS
 
 STATES = "folds.json"
 """In the cross-validation's folder: what became of each fold."""
-SCHEMA = "voxseg.folds/1"
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class FailedFoldsError(VoxsegError):
     """Some folds failed for good; the others are finished and kept."""
 
-    exit_code = 4
+    exit_code = ExitCode.SOME_FAILED
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class _States:
 
     def _write(self, run: Path) -> None:
         rows = [self._rows[name] for name in self._runs[run]]
-        write_text(run / STATES, json.dumps({"schema": SCHEMA, "folds": rows}, indent=2) + "\n")
+        write_document(run / STATES, FOLDS, {"folds": rows})
 
 
 def _earlier(path: Path) -> dict[int, dict[str, Any]]:

@@ -38,7 +38,7 @@ from voxseg.engine.stop import StopRequest
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import validate
 from voxseg.engine.workers import Workers, worker_count
-from voxseg.errors import UsageError, VoxsegError
+from voxseg.errors import ExitCode, UsageError, VoxsegError
 from voxseg.tasks.segmentation import SegmentationLoss
 
 
@@ -77,7 +77,7 @@ class TrainState:
 class InterruptedRunError(VoxsegError):
     """The run was asked to stop and wrote a checkpoint."""
 
-    exit_code = 130
+    exit_code = ExitCode.INTERRUPTED
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a run was made of: versions, device, data and split hashes, times."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import voxseg
 from voxseg.data.layouts import Case
 from voxseg.data.volume import file_hash
+from voxseg.documents import document, json_text
 from voxseg.files import write_text
+from voxseg.schemas import MANIFEST
 
 if TYPE_CHECKING:
     import torch
@@ -67,17 +68,18 @@ def data_hashes(cases: Iterable[Case]) -> dict[str, dict[str, str]]:
     return out
 
 
-def manifest_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the parts that every run has before ``content``."""
-    return {
+def manifest_of(schema: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the parts that every run has before ``content``; ``schema`` names its form."""
+    parts = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "versions": versions(),
         "git_commit": git_commit(),
         **content,
     }
+    return document(schema, parts)
 
 
 def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
     """Write the manifest with the parts that every run has."""
-    write_text(path, json.dumps(manifest_of(content), indent=2) + "\n")
+    write_text(path, json_text(manifest_of(MANIFEST, content)) + "\n")

@@ -12,10 +12,11 @@ import numpy as np
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES, OPERATIONS, Operation, clean_label
 from voxseg.data.splits import read_split, split_hash
+from voxseg.documents import refuse_newer
 from voxseg.engine.config import LabelConfig
 from voxseg.errors import DataError, UsageError
+from voxseg.schemas import POSTPROCESSING as FORM
 
-SCHEMA = "voxseg.postprocessing/1"
 POSTPROCESSING = "postprocessing.json"
 """In the folder of a cross-validation."""
 
@@ -123,9 +124,10 @@ def read_postprocessing(path: Path) -> Postprocessing:
     if not path.is_file():
         raise DataError(f"there is no file {path}; voxseg crossval --postprocess writes one")
     content = parse_json(path)
+    refuse_newer(content, FORM, path)
     try:
-        if content["schema"] != SCHEMA:
-            raise ValueError(f"its schema is {content['schema']!r}, not {SCHEMA!r}")
+        if content["schema"] != FORM:
+            raise ValueError(f"its schema is {content['schema']!r}, not {FORM!r}")
         labels, names, operations = [], [], {}
         for one in content["classes"]:
             labels.append(int(one["label"]))

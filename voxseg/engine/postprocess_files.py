@@ -4,25 +4,26 @@ Sentences and tables are made from ``postprocessing.json``, so that a report of 
 says what the command said.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from voxseg import documents
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES
 from voxseg.data.splits import Fold
 from voxseg.engine.config import LabelConfig
 from voxseg.engine.evaluate import csv_text
-from voxseg.engine.operations import POSTPROCESSING, SCHEMA, describe, read_postprocessing
+from voxseg.engine.operations import POSTPROCESSING, describe, read_postprocessing
 from voxseg.engine.postprocess import LEVEL, OutOfFold, PostprocessResult, postprocess
 from voxseg.errors import DataError
 from voxseg.export.report_parts import ReportSection, ReportTable
 from voxseg.files import write_text
 from voxseg.metrics import case_rows
 from voxseg.metrics.comparison import FEWEST_CASES
+from voxseg.schemas import POSTPROCESSING as FORM
 
 NESTED_SCORES = "metrics-postprocessed.csv"
 """Beside the metrics.csv of the networks alone, with the same columns."""
@@ -56,7 +57,7 @@ def postprocess_crossval(
     names = dict(zip(labels.values, labels.names, strict=True))
     document = to_json(result)
     write_text(run / NESTED_SCORES, csv_text(case_rows(result.scores, names)))
-    write_text(run / POSTPROCESSING, json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_text(run / POSTPROCESSING, documents.json_text(document) + "\n")
     for line in sentences(document):
         say(line)
     return result
@@ -72,8 +73,7 @@ def to_json(result: PostprocessResult) -> dict[str, Any]:
     """Give everything as plain values; an undefined number is None."""
     operations = result.choice.operations
     plain, nested = result.nested_means
-    return {
-        "schema": SCHEMA,
+    content = {
         "split_hash": result.split_hash,
         "num_cases": len(result.scores),
         "level": LEVEL,
@@ -100,6 +100,7 @@ def to_json(result: PostprocessResult) -> dict[str, Any]:
             ],
         },
     }
+    return documents.document(FORM, content)
 
 
 def sentences(document: Mapping[str, Any]) -> tuple[str, ...]:

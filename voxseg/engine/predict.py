@@ -5,19 +5,19 @@ the others finish.
 """
 
 import contextlib
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from voxseg.data.layouts import Case, find_cases
 from voxseg.data.prepare import Prepared
 from voxseg.data.volume import Volume, is_volume_file, read_geometry
+from voxseg.documents import document, json_text
 from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
@@ -29,6 +29,7 @@ from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
+from voxseg.schemas import PREDICT
 
 Item = TypeVar("Item")
 
@@ -148,10 +149,14 @@ def predict(
         notify(outcome, number, len(cases))
     if not is_volume_file(request.output):
         write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
-        rows = [asdict(outcome) for outcome in outcomes]
         path = request.output / request.part.file("predict.json")
-        write_text(path, json.dumps(rows, indent=2) + "\n")
+        write_text(path, json_text(predict_document(outcomes)) + "\n")
     return outcomes
+
+
+def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:
+    """What became of each case as plain values: ``predict.json``, and what ``--json`` prints."""
+    return document(PREDICT, {"cases": [asdict(outcome) for outcome in outcomes]})
 
 
 def _predict_one(

@@ -10,8 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxseg import schemas
 from voxseg.data.layouts import find_cases
 from voxseg.data.volume import file_hash
+from voxseg.documents import json_text
 from voxseg.engine.evaluate import Evaluation, find_pairs
 from voxseg.engine.manifest import describe_device, manifest_of
 from voxseg.engine.report_sources import (
@@ -64,7 +66,7 @@ def evaluation_source(
         "tolerance_mm": evaluation.tolerance_mm,
         "files": _files_to_json(files),
     }
-    manifest = _written(content, folder and folder / EVALUATE_MANIFEST)
+    manifest = _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
     names = _all_names(evaluation)
     return ReportSource(
         "evaluate", shown_name(prediction), manifest, files_from_json(manifest),
@@ -120,13 +122,13 @@ def prediction_source(
         "files": _files_to_json(files),
     }
     folder = output if output.is_dir() else None
-    manifest = _written(content, folder and folder / manifest_name)
+    manifest = _written(schemas.PREDICT_MANIFEST, content, folder and folder / manifest_name)
     return ReportSource(
         "predict",
         shown_name(output),
         manifest,
         files_from_json(manifest),
-        outcomes=tuple(json.loads(json.dumps(rows))),
+        outcomes=tuple(json.loads(json_text(rows))),
         label_names=label_names(folder or output.parent),
     )
 
@@ -182,9 +184,9 @@ def _hash(path: Path) -> str:
         return ""
 
 
-def _written(content: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
+def _written(schema: str, content: Mapping[str, Any], path: Path | None) -> dict[str, Any]:
     """Complete a manifest, write it if there is a place, and return it as it reads back."""
-    text = json.dumps(manifest_of(content), indent=2)
+    text = json_text(manifest_of(schema, content))
     if path is not None:
         write_text(path, text + "\n")
     found: dict[str, Any] = json.loads(text)

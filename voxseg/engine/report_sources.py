@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from voxseg import schemas
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cases import Case
 from voxseg.data.layouts import find_cases
 from voxseg.data.splits import read_split
+from voxseg.documents import refuse_newer
 from voxseg.engine.calibration import CALIBRATION, read_calibration
 from voxseg.engine.calibration import report_section as calibration_section
 from voxseg.engine.evaluate import Evaluation
@@ -180,7 +182,10 @@ def _read_predictions(run: Path) -> ReportSource:
     files: dict[str, CaseFiles] = {}
     manifest: dict[str, Any] = {}
     for path in _predictions(run):
-        found = parse_json(path)
+        content = parse_json(path)
+        refuse_newer(content, schemas.PREDICT, path)
+        # Earlier versions wrote the rows alone.
+        found: Any = content.get("cases") if isinstance(content, dict) else content
         is_list = isinstance(found, list)
         if not is_list or not all(isinstance(row, dict) and "case_id" in row for row in found):
             raise DataError(f"{path} lists no predicted cases; predict them again")
@@ -209,6 +214,7 @@ def _predictions(run: Path) -> list[Path]:
 def _read_scores(file: Path) -> Evaluation:
     """Read ``metrics.json`` back."""
     content = parse_json(file)
+    refuse_newer(content, schemas.METRICS, file)
     scores: dict[str, dict[int, ClassScores]] = {}
     names: dict[int, str] = {}
     try:
@@ -290,6 +296,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     content = parse_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path} is no manifest; restore it, or remove it")
+    for form in (schemas.MANIFEST, schemas.EVALUATE_MANIFEST, schemas.PREDICT_MANIFEST):
+        refuse_newer(content, form, path)
     return content
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxseg.data.layouts import find_cases
+from voxseg.documents import document, refuse_newer
 from voxseg.engine.crossval import crossval
 from voxseg.engine.dealing import Dealing
 from voxseg.engine.device import choose_device
@@ -21,6 +22,7 @@ from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, git_commit, versions
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import DataError, UsageError
+from voxseg.schemas import MANIFEST, METRICS, REPRODUCE, TRAIN_METRICS
 
 _KINDS = ("train", "crossval")
 
@@ -55,6 +57,17 @@ class Reproduction:
     def is_within(self, tolerance: float) -> bool:
         """Whether no figure differs by more than this."""
         return all(difference.size <= tolerance for difference in self.differences)
+
+    def to_json(self, tolerance: float) -> dict[str, Any]:
+        """Everything as plain values, judged by a tolerance."""
+        content = {
+            "reproduced": self.is_within(tolerance),
+            "tolerance": tolerance,
+            "figures": self.figures,
+            "differences": [vars(difference) for difference in self.differences],
+            "notes": list(self.notes),
+        }
+        return document(REPRODUCE, content)
 
 
 def reproduce(
@@ -146,11 +159,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; give a run's folder") from None
     except ValueError as error:
         raise UsageError(f"{path} is no JSON: {error}") from None
+    for form in (MANIFEST, METRICS, TRAIN_METRICS):
+        refuse_newer(content, form, path)
+    return content
 
 
 def _check_data(hashes: Mapping[str, Mapping[str, str]], folder: Path, labels: Path | None) -> None:

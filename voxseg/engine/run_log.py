@@ -1,7 +1,6 @@
 """What a run notes after each epoch: TensorBoard events and ``log.jsonl``."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +8,9 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from voxseg.documents import json_text
 from voxseg.errors import VoxsegError
+from voxseg.schemas import LOG
 
 
 class RunLog:
@@ -48,7 +49,7 @@ class RunLog:
                 if name in row:
                     self._board.add_scalar(name, row[name], row["step"])
         with _saying(self._path), self._path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(row) + "\n")
+            log.write(json_text({"schema": LOG, **row}, indent=None) + "\n")
 
 
 @contextlib.contextmanager

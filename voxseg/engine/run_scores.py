@@ -5,7 +5,6 @@ files: ``metrics.csv``, or ``metrics.json`` with the same rows.
 """
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from typing import Any
 
 from voxseg.data.case_lists import parse_json
 from voxseg.data.splits import read_split
+from voxseg.documents import refuse_newer
 from voxseg.errors import DataError, UsageError
+from voxseg.schemas import METRICS
 
 BACKGROUND = 0
 _FILES = ("metrics.csv", "metrics.json")
@@ -188,6 +189,7 @@ def _csv_rows(file: Path) -> list[dict[str, Any]]:
 
 def _json_rows(file: Path) -> list[dict[str, Any]]:
     content = parse_json(file)
+    refuse_newer(content, METRICS, file)
     rows = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(
@@ -246,9 +248,14 @@ def _tolerance(folder: Path | None) -> float | None:
     if file is None or not file.is_file():
         return None
     try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["tolerance_mm"])
-    except (OSError, ValueError, KeyError, TypeError):
+        content = parse_json(file)
+    except DataError:
         return None  # the scores themselves are in metrics.csv
+    refuse_newer(content, METRICS, file)
+    try:
+        return float(content["tolerance_mm"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _common(

@@ -6,7 +6,6 @@ their order. A difference between two methods that is smaller than it says nothi
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from voxseg.documents import document, json_text
 from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores
 from voxseg.metrics.summary import METRICS, CaseScores, summarise
-
-SCHEMA = "voxseg.seeds/1"
+from voxseg.schemas import SEEDS
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class SeedSpread:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; an undefined figure is None."""
-        return {"schema": SCHEMA, "seeds": list(self.seeds), "rows": self.to_rows()}
+        return document(SEEDS, {"seeds": list(self.seeds), "rows": self.to_rows()})
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat row for each class and metric."""
@@ -129,7 +128,7 @@ def write_spread(spread: SeedSpread, folder: Path) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "seeds.csv", text.getvalue())
-    write_text(folder / "seeds.json", json.dumps(spread.to_json(), indent=2) + "\n")
+    write_text(folder / "seeds.json", json_text(spread.to_json()) + "\n")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -21,10 +21,12 @@ from voxseg.data.layouts import Case, find_cases
 from voxseg.data.prepare import MaskMode, foreground, read_case
 from voxseg.data.superpixels import Method, SupervoxelSettings, compute_supervoxels
 from voxseg.data.volume import Volume, is_volume_file
+from voxseg.documents import document
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.nifti import write_mask
 from voxseg.files import replacing, write_text
 from voxseg.metrics.superpixels import oracle_dice
+from voxseg.schemas import SUPERVOXELS
 
 TOLERANCE = 0.002
 """The search ends when the oracle is this close to its target."""
@@ -108,7 +110,7 @@ class SupervoxelReport:
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values."""
-        return {
+        content = {
             "settings": vars(self.settings),
             "cases": [vars(case) | {"mean": case.mean} for case in self.cases],
             "class_names": self.class_names,
@@ -118,6 +120,7 @@ class SupervoxelReport:
             "sweep": [vars(point) for point in self.sweep],
             "plot": self.plot,
         }
+        return document(SUPERVOXELS, content)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import torch
 from voxseg.data.check import CheckReport, check_dataset, check_headers
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
+from voxseg.documents import write_document
 from voxseg.engine.cases import forget_prepared, prepare_cases
 from voxseg.engine.config import Config, build, dump, merge, read_toml
 from voxseg.engine.device import choose_compute, choose_device, deterministic
@@ -27,6 +27,7 @@ from voxseg.engine.stop import stop_on_signals
 from voxseg.engine.workers import worker_count
 from voxseg.errors import UsageError
 from voxseg.files import write_text
+from voxseg.schemas import TRAIN_METRICS
 
 _MAY_CHANGE_ON_RESUME = {
     ("train", "epochs"),
@@ -284,7 +285,7 @@ def _write_metrics(
         "validation_dice_per_class": by_class,
         "steps": result.steps,
     }
-    write_text(run / "metrics.json", json.dumps(summary, indent=2) + "\n")
+    write_document(run / "metrics.json", TRAIN_METRICS, summary)
     columns = ["epoch", "step", "loss", "learning_rate", "dice", "seconds"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")

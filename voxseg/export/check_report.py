@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from voxseg.files import write_text
+from voxseg.schemas import CHECK
 
-SCHEMA = 1
-"""The form of document that the page understands (``voxseg.data.check_document``)."""
-
+_FORMS = (CHECK, 1)  # 1: its name before forms had names
 _MOST_CLASSES = 12
 _FIRST_OF_KIND = 3  # the rest of a kind is folded away: twenty files often have one habit
 _WILD = 3  # times the middle case's 99.5th percentile, where the axis of intensities ends
@@ -29,13 +28,13 @@ def write_check_page(path: Path, document: Mapping[str, Any]) -> Path:
         document: As ``check_document`` makes it, or as read from ``voxseg check --json``.
 
     Raises:
-        ValueError: The document is of another schema.
+        ValueError: The document is of another form than ``voxseg.check/1``.
         VoxsegError: The file cannot be written.
     """
     from jinja2 import Environment
 
-    if document.get("schema") != SCHEMA:
-        raise ValueError(f"the document must have schema {SCHEMA}, got {document.get('schema')!r}")
+    if document.get("schema") not in _FORMS:
+        raise ValueError(f"the document must have schema {CHECK}, got {document.get('schema')!r}")
     text = resources.files("voxseg.export").joinpath("check_report.html")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["figure"] = figure
