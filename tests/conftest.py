@@ -13,8 +13,6 @@ import torch
 from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
-from .report_runs import finish_run as finish_run
-from .report_runs import finished_run as finished_run
 
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 
@@ -75,3 +73,18 @@ def validate():
 def forms():
     """What tests do with documents: parse strictly, validate, damage."""
     return _forms
+
+
+@pytest.fixture
+def finish_run(tmp_path):
+    """Write a cross-validation without a training: case -> how many voxels its mask is off."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from .report_runs import write_crossval
+
+    return lambda shifts: write_crossval(tmp_path, shifts)
+
+
+@pytest.fixture
+def finished_run(finish_run):
+    """Five cases, each more voxels off than the last."""
+    return finish_run({f"case{n}": n for n in range(5)})

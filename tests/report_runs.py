@@ -1,7 +1,6 @@
 """A finished cross-validation on disk without a training: phantoms, and masks of known badness."""
 
 import numpy as np
-import pytest
 
 from voxseg.data.layouts import find_cases
 from voxseg.data.splits import kfold, write_split
@@ -60,15 +59,3 @@ def write_crossval(folder, shifts):
         own = {"kind": "train", "steps": 40 + number, "seconds": 90.0}
         write_manifest(run / f"fold-{number}" / "manifest.json", own)
     return run
-
-
-@pytest.fixture
-def finished_run(tmp_path):
-    """Five cases, each more voxels off than the last."""
-    return write_crossval(tmp_path, {f"case{n}": n for n in range(5)})
-
-
-@pytest.fixture
-def finish_run(tmp_path):
-    """Write a run with other cases: name -> how many voxels its mask is off."""
-    return lambda shifts: write_crossval(tmp_path, shifts)
