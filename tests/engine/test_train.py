@@ -78,6 +78,21 @@ def test_two_epochs_and_two_resumed_equal_four(subjects, quick, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+def test_a_finished_run_goes_on_when_it_may_train_longer(subjects, quick, tmp_path):
+    short = merge(quick, {"train": {"epochs": 2}})
+    run, steps = tmp_path / "run", []
+
+    def again(settings):
+        steps.clear()
+        return train(
+            request(subjects, run, settings, resume=True), notify=lambda p: steps.append(p.step)
+        )
+
+    assert train(request(subjects, run, short)).steps == 6
+    assert (again(short).steps, steps) == (6, [])
+    assert (again(merge(quick, {"train": {"epochs": 4}})).steps, steps) == (12, [*range(7, 13)])
+
+
 def test_a_stop_within_an_epoch_resumes_to_the_same_bits(subjects, quick, tmp_path):
     train(request(subjects, tmp_path / "whole", quick))
 

@@ -187,6 +187,8 @@ class TrainingRun:
         self._scaler.load_state_dict(content["scaler"])
         self._state = TrainState(**content["state"])
         torch.set_rng_state(content["rng"])
+        settings = self._config.train  # epochs, budget or patience may have been raised since
+        self._state.finished = self._over(settings.epochs * settings.steps_per_epoch) or self._stale
         return True
 
     def fit(self, stop: StopRequest) -> TrainResult:
@@ -277,6 +279,10 @@ class TrainingRun:
             self._average.update_parameters(self._network)
         return value
 
+    @property
+    def _stale(self) -> bool:
+        return 0 < self._config.train.patience <= self._state.stale
+
     def _progress(self, total: int, seconds: float) -> float:
         done = self._state.step / total
         budget = self._config.train.max_minutes * 60
@@ -310,8 +316,7 @@ class TrainingRun:
             if self._ranks.is_first:
                 save_checkpoint(self.best, self._content())
             self._class_dice = tuple(row.get("class_dice", ()))
-        early = settings.patience > 0 and state.stale >= settings.patience
-        state.finished = over or early
+        state.finished = over or self._stale
         state.elapsed = self._ranks.firsts(clock.seconds)
         row["seconds"] = state.elapsed
         earlier = state.history[-1].get("best_class_dice", []) if state.history else []
