@@ -117,9 +117,7 @@ def test_pooling_on_blocks_is_pooling_of_the_map(design, reduce):
         expected = expected + model.superpixel.bias.view(-1, 1, 1)
         if design == "V3":
             expected = expected + model.pixel(maps)
-        torch.testing.assert_close(
-            model(image, superpixels, count), expected, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(model(image, superpixels, count), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("scores", ["logits", "softmax"])
@@ -133,9 +131,9 @@ def test_answer_from_parts_is_the_whole_answer(design, scores):
             model.superpixel.linear.weight.normal_(generator=torch.Generator().manual_seed(2))
         features = model.features(image)
         values = model.to_pool(features)
-        pooled = torch.stack(
-            [values[0][:, superpixels[0] == k].amax(1) for k in range(count)], 1
-        )[None]
+        pooled = torch.stack([values[0][:, superpixels[0] == k].amax(1) for k in range(count)], 1)[
+            None
+        ]
         halves = [
             model.classify(features[..., cut], superpixels[..., cut], count, pooled)
             for cut in (slice(0, 11), slice(11, None))
