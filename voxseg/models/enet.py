@@ -9,7 +9,7 @@ Departures:
 
 - Three networks go by the name ENet, see ``VERSIONS``. The default is the one that the authors
   published for Cityscapes, from which the superpixel paper starts; their training scripts have
-  ReLU in the decoder, and the port to PyTorch that most people use differs in eight details more.
+  ReLU in the decoder, and the port to PyTorch that most people use differs in ten more details.
 - ``design``: Figure 10 is V3. V1 and V2 of the same paper's section 3.2 are offered besides.
 - The branch has a bias as fully connected layers do, 16 K + K parameters for K classes, and starts
   from zero, so that a network fine-tuned from ENet starts with ENet's answer. Pixels of a negative
