@@ -1,5 +1,7 @@
 """Modules of one idea each; only models import them."""
 
+from voxseg.layers.enet import ENetDecoder as ENetDecoder
+from voxseg.layers.enet import ENetEncoder as ENetEncoder
 from voxseg.layers.superpixel import SuperpixelBranch as SuperpixelBranch
 from voxseg.layers.superpixel import SuperpixelClassifier as SuperpixelClassifier
 from voxseg.layers.superpixel import pool_scores as pool_scores

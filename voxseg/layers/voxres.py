@@ -173,7 +173,7 @@ class VoxResTrunk(nn.Module):
         With S' the size that is filled up to a multiple of the deepest stride, tap i is
         (B, widths[i], *S' / stride): a consumer cuts off what is beyond S.
         """
-        features = self.conv1a(_fill_grid(image, self.strides[-1]))
+        features = self.conv1a(fill_grid(image, self.strides[-1]))
         features = self.conv1b(functional.relu(self.norm1a(features), inplace=True))
         taps = [features]
         for stage in self.stages:
@@ -231,7 +231,7 @@ def _geometry(
     return tuple(strides), tuple(fields)
 
 
-def _fill_grid(image: Tensor, stride: tuple[int, ...]) -> Tensor:
+def fill_grid(image: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Repeat the last voxels of each axis until the deepest stride divides it.
 
     Where the deepest map would be one voxel, zeros make it two: no normalisation trains on one.

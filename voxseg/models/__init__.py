@@ -9,6 +9,8 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.enet import ENet as ENet
+from voxseg.models.enet_weights import load_published_weights as load_published_weights
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
@@ -41,6 +43,8 @@ class ModelEntry:
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
 _OURS = "voxseg's own, after arXiv:1608.05895"
+_PASZKE = "arXiv:1606.02147"
+_FIGURE_10 = "arXiv:1806.02705, on arXiv:1606.02147"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
@@ -49,6 +53,9 @@ _reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
 _decoder4 = partial(
     VoxResNet, stages=4, width_divisor=4, widths=(32, 64, 128, 256, 512), fusion="decoder"
 )
+
+_enet = partial(ENet, version="released")
+_enet_port = partial(ENet, version="port")
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -112,6 +119,24 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-decoder4-v3": ModelEntry(
         partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
+    ),
+    "enet-v0": ModelEntry(
+        partial(_enet, design="V0"), _PASZKE, "ENet as its authors published it", (2,)
+    ),
+    "enet-v1": ModelEntry(
+        partial(_enet, design="V1"), _FIGURE_10, "ENet, class scores pooled over superpixels", (2,)
+    ),
+    "enet-v2": ModelEntry(
+        partial(_enet, design="V2"), _FIGURE_10, "ENet, superpixels classified", (2,)
+    ),
+    "enet-v3": ModelEntry(
+        partial(_enet, design="V3"), _FIGURE_10, "ENet, superpixel branch added (Figure 10)", (2,)
+    ),
+    "enet-port-v0": ModelEntry(
+        partial(_enet_port, design="V0"), _PASZKE, "ENet as its common port has it", (2,)
+    ),
+    "enet-port-v3": ModelEntry(
+        partial(_enet_port, design="V3"), _FIGURE_10, "Port, superpixel branch added", (2,)
     ),
 }
 """Written out by hand: what is not here does not exist."""
