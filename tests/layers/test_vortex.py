@@ -84,9 +84,14 @@ def test_the_chain_adds_half_precision_up_in_single():
     features = torch.full((1, 1, 30, 30), 1000.0, dtype=torch.float16)
     pooled = average_pools(features, (3, 27))
     assert all(m.dtype == torch.float16 and (m == 1000).all() for m in pooled)
-    module = small(border="extend", conv_first=True, pools=(9,), global_branch=False)
-    bfloat = module.bfloat16()
-    assert bfloat(torch.randn(1, 3, 5, 5).bfloat16()).dtype == torch.bfloat16
+    options = {"pools": (9,), "dilations": (1,), "first_kernel": 1, "global_branch": False}
+    module = small(border="extend", conv_first=True, **options).half()
+    with torch.no_grad():
+        module.branches[0].conv.weight.fill_(1000 / 3)
+    answer = module(torch.ones(1, 3, 9, 9, dtype=torch.float16))
+    assert answer.dtype == torch.float16
+    # 81 times as much, before the division, is beyond half precision.
+    assert answer[0, :, 4, 4].tolist() == pytest.approx([1000] * 4, rel=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(9, 9), (40, 28)], ids=str)
@@ -230,6 +235,26 @@ def test_cells_that_have_a_gradient(pool, length, centre, corner):
         return int((gradient != 0).sum())
 
     assert (cells(length // 2, length // 2), cells(0, 0)) == (centre, corner)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        ASPP(1, channels=1, rates=(2, 7), global_branch=False),
+        VortexPooling(1, channels=1, pools=(1, 3, 9), global_branch=False),
+        module_a(1, 5, channels=1, rates=(2, 6)),
+    ],
+    ids=["ASPP", "B", "A"],
+)
+def test_reach_is_how_far_cells_have_a_gradient(module):
+    module.image = None
+    with torch.no_grad():
+        for branch in module.branches:
+            branch.conv.weight.fill_(1.0)
+    features = torch.ones(1, 1, 41, 41, requires_grad=True)
+    module.eval()(features).sum(1)[0, 20, 20].backward()
+    rows = features.grad[0, 0].any(1).nonzero().flatten().tolist()
+    assert (rows[0], rows[-1]) == (20 - module.reach, 20 + module.reach)
 
 
 @pytest.mark.parametrize(

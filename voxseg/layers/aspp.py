@@ -126,6 +126,7 @@ class ASPP(nn.Module):
 
     Attributes:
         out_channels: ``channels`` times the number of branches.
+        reach: cells on each side that an answer reads, the global branch aside.
 
     Raises:
         ValueError: an argument is outside its range.
@@ -146,6 +147,7 @@ class ASPP(nn.Module):
         self.branches.extend(ConvNormReLU(in_channels, channels, 3, rate) for rate in rates)
         self.image = GlobalBranch(in_channels, channels) if global_branch else None
         self.out_channels = channels * (len(self.branches) + global_branch)
+        self.reach = max(rates)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the branches' answers, the global one last."""

@@ -172,6 +172,7 @@ class VortexPooling(nn.Module):
 
     Attributes:
         out_channels: ``channels`` times the number of branches.
+        reach: cells on each side that an answer reads, the global branch aside.
 
     Raises:
         ValueError: an argument is outside its range, or the order matters with this border.
@@ -221,6 +222,10 @@ class VortexPooling(nn.Module):
         )
         self.image = GlobalBranch(in_channels, channels) if global_branch else None
         self.out_channels = channels * (len(self.branches) + global_branch)
+        self.reach = max(
+            rate * (kernel // 2) + pool // 2
+            for kernel, rate, pool in zip(self.kernels, rates, self.pools, strict=True)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the branches' answers, the global one last."""
@@ -256,6 +261,7 @@ def module_a(
     channels: int = CHANNELS,
     rates: Sequence[int] = RATES,
     border: Border = "ignore",
+    conv_first: bool = False,
 ) -> VortexPooling:
     """Build Module A: ASPP over means of ``size`` x ``size`` cells; the paper's are 5, 9 and 13."""
     return VortexPooling(
@@ -265,6 +271,7 @@ def module_a(
         dilations=(1, *rates),
         first_kernel=1,
         border=border,
+        conv_first=conv_first,
     )
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.deeplab import DeepLab as DeepLab
+from voxseg.models.deeplab import build_deeplab as build_deeplab
 from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
@@ -43,6 +45,9 @@ _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
 _OURS = "voxseg's own, after arXiv:1608.05895"
 
+_DEEPLAB = "arXiv:1706.05587"
+_VORTEX = "arXiv:1804.06242, on arXiv:1706.05587"
+
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
 _reduced4 = partial(VoxResNet, stages=1, width_divisor=4)
@@ -50,6 +55,8 @@ _reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
 _decoder4 = partial(
     VoxResNet, stages=4, width_divisor=4, widths=(32, 64, 128, 256, 512), fusion="decoder"
 )
+_deeplab50 = partial(build_deeplab, depth=50)
+_deeplab101 = partial(build_deeplab, depth=101)
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -113,6 +120,30 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-decoder4-v3": ModelEntry(
         partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
+    ),
+    "deeplab-resnet50-aspp": ModelEntry(
+        partial(_deeplab50, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    ),
+    "deeplab-resnet50-aspp-plus": ModelEntry(
+        partial(_deeplab50, context="aspp+"), _VORTEX, "DeepLabv3, first branch 3x3", (2,)
+    ),
+    "deeplab-resnet50-module-a5": ModelEntry(
+        partial(_deeplab50, context="module-a5"), _VORTEX, "ASPP over means of 5x5 cells", (2,)
+    ),
+    "deeplab-resnet50-module-a9": ModelEntry(
+        partial(_deeplab50, context="module-a9"), _VORTEX, "ASPP over means of 9x9 cells", (2,)
+    ),
+    "deeplab-resnet50-module-a13": ModelEntry(
+        partial(_deeplab50, context="module-a13"), _VORTEX, "ASPP over means of 13x13 cells", (2,)
+    ),
+    "deeplab-resnet50-vortex": ModelEntry(
+        partial(_deeplab50, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
+    ),
+    "deeplab-resnet101-aspp": ModelEntry(
+        partial(_deeplab101, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    ),
+    "deeplab-resnet101-vortex": ModelEntry(
+        partial(_deeplab101, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
     ),
 }
 """Written out by hand: what is not here does not exist."""
