@@ -34,12 +34,14 @@ def test_json_lists_every_model():
     assert rows["voxresnet-full-v3"]["spatial_dims"] == 3
     assert rows["enet-v0"]["spatial_dims"] == 2
     assert rows["enet-v0"]["receptive_field"] == [1217, 1217]
+    assert rows["deeplab-resnet50-vortex"]["spatial_dims"] == 2
 
 
 def test_volumes_leave_out_networks_for_images():
     rows = json.loads(call("--json", "--spatial-dims", "3").stdout)["models"]
     names = [row["name"] for row in rows]
     assert "enet-v0" not in names
+    assert "deeplab-resnet50-vortex" not in names
     assert names == [name for name, entry in MODELS.items() if 3 in entry.spatial_dims]
 
 
@@ -64,6 +66,9 @@ def test_table_shows_name_count_field_and_paper(monkeypatch):
         assert word in line
     (line,) = [line for line in lines if "enet-v3" in line and "voxresnet" not in line]
     for word in ("1217 x 1217", "arXiv:1606.02147", "Figure 10"):
+        assert word in line
+    (line,) = [line for line in lines if "deeplab-resnet50-vortex" in line]
+    for word in ("43,232,196", "arXiv:1804.06242"):
         assert word in line
     assert [name for name in MODELS if not any(name in line for line in lines)] == []
 

@@ -9,8 +9,11 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.deeplab import DeepLab as DeepLab
+from voxseg.models.deeplab import build_deeplab as build_deeplab
 from voxseg.models.enet import ENet as ENet
 from voxseg.models.enet_weights import load_published_weights as load_published_weights
+from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
@@ -46,6 +49,9 @@ _OURS = "voxseg's own, after arXiv:1608.05895"
 _PASZKE = "arXiv:1606.02147"
 _FIGURE_10 = "arXiv:1806.02705, on arXiv:1606.02147"
 
+_DEEPLAB = "arXiv:1706.05587"
+_VORTEX = "arXiv:1804.06242, on arXiv:1706.05587"
+
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
 _reduced4 = partial(VoxResNet, stages=1, width_divisor=4)
@@ -53,6 +59,8 @@ _reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
 _decoder4 = partial(
     VoxResNet, stages=4, width_divisor=4, widths=(32, 64, 128, 256, 512), fusion="decoder"
 )
+_deeplab50 = partial(build_deeplab, depth=50)
+_deeplab101 = partial(build_deeplab, depth=101)
 
 _enet = partial(ENet, version="released")
 _enet_port = partial(ENet, version="port")
@@ -137,6 +145,30 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "enet-port-v3": ModelEntry(
         partial(_enet_port, design="V3"), _FIGURE_10, "Port, superpixel branch added", (2,)
+    ),
+    "deeplab-resnet50-aspp": ModelEntry(
+        partial(_deeplab50, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    ),
+    "deeplab-resnet50-aspp-plus": ModelEntry(
+        partial(_deeplab50, context="aspp+"), _VORTEX, "DeepLabv3, first branch 3x3", (2,)
+    ),
+    "deeplab-resnet50-module-a5": ModelEntry(
+        partial(_deeplab50, context="module-a5"), _VORTEX, "ASPP over means of 5x5 cells", (2,)
+    ),
+    "deeplab-resnet50-module-a9": ModelEntry(
+        partial(_deeplab50, context="module-a9"), _VORTEX, "ASPP over means of 9x9 cells", (2,)
+    ),
+    "deeplab-resnet50-module-a13": ModelEntry(
+        partial(_deeplab50, context="module-a13"), _VORTEX, "ASPP over means of 13x13 cells", (2,)
+    ),
+    "deeplab-resnet50-vortex": ModelEntry(
+        partial(_deeplab50, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
+    ),
+    "deeplab-resnet101-aspp": ModelEntry(
+        partial(_deeplab101, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    ),
+    "deeplab-resnet101-vortex": ModelEntry(
+        partial(_deeplab101, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
     ),
 }
 """Written out by hand: what is not here does not exist."""
