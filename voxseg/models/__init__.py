@@ -9,6 +9,7 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
