@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -170,8 +171,8 @@ class SplitConvolution(nn.Module):
         super().__init__()
         if strided.padding_mode != "zeros":
             raise ValueError(f"only zero padding can be split, got {strided.padding_mode!r}")
-        self.weight = strided.weight
-        self.register_parameter("bias", strided.bias)
+        self.weight: nn.Parameter = cast("nn.Parameter", strided.weight)
+        self.bias: nn.Parameter | None = cast("nn.Parameter | None", strided.bias)
         self.window = tuple(strided.stride)
         # A string is 'valid', the only one that PyTorch lets a strided convolution have.
         padding = strided.padding

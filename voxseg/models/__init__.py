@@ -9,6 +9,8 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.fcn import FCN as FCN
+from voxseg.models.fcn import SplitMergeFCN as SplitMergeFCN
 from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
