@@ -14,8 +14,15 @@ def models(
         int, typer.Option("--classes", min=1, help="Classes, background included.")
     ] = 4,
     spatial_dims: Annotated[
-        int, typer.Option("--spatial-dims", min=2, max=3, help="2 for images, 3 for volumes.")
-    ] = 3,
+        int | None,
+        typer.Option(
+            "--spatial-dims",
+            min=2,
+            max=3,
+            help="2 for images, 3 for volumes: only networks that have it. Without: all, as in "
+            "their papers.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List every variant of every network: parameters, receptive field in voxels, paper."""
@@ -25,15 +32,17 @@ def models(
 
     rows = []
     for name, entry in MODELS.items():
-        if spatial_dims not in entry.spatial_dims:
+        dims = spatial_dims or entry.spatial_dims[0]
+        if dims not in entry.spatial_dims:
             continue
         # On the meta device: shapes without numbers.
         with torch.device("meta"):
-            network = entry.build(in_channels, classes, spatial_dims=spatial_dims)
+            network = entry.build(in_channels, classes, spatial_dims=dims)
         count = count_parameters(network)
         rows.append(
             {
                 "name": name,
+                "spatial_dims": dims,
                 "parameters": count.inference,
                 "auxiliary_parameters": count.auxiliary,
                 "receptive_field": list(cast("tuple[int, ...]", network.receptive_field)),
@@ -51,7 +60,8 @@ def models(
             }
         )
         return
-    _show(rows, f"{in_channels} in, {classes} classes, {spatial_dims}D")
+    axes = f", {spatial_dims}D" if spatial_dims else ""
+    _show(rows, f"{in_channels} in, {classes} classes{axes}")
 
 
 def _show(rows: list[dict[str, object]], title: str) -> None:
@@ -75,5 +85,6 @@ def _show(rows: list[dict[str, object]], title: str) -> None:
     terminal.out.print(table)
     terminal.out.print(
         "'+ in training' are auxiliary heads that only deep supervision uses. The designs: "
-        "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added."
+        "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added. A receptive "
+        "field of two numbers is that of a network for images."
     )

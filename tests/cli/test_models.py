@@ -31,6 +31,9 @@ def test_json_lists_every_model():
     assert rows["voxresnet-full-scores-v0"]["receptive_field"] == [131, 131, 131]
     assert rows["voxresnet-reduced4-v3"]["parameters"] == 51_500
     assert rows["voxresnet-full-v3"]["auxiliary_parameters"] == 27_664
+    assert rows["voxresnet-full-v3"]["spatial_dims"] == 3
+    assert rows["smp-resnet18"]["spatial_dims"] == 2
+    assert rows["smp-resnet18"]["receptive_field"] == [431, 431]
 
 
 def test_options_change_the_counts():
@@ -52,7 +55,10 @@ def test_table_shows_name_count_field_and_paper(monkeypatch):
     (line,) = [line for line in lines if "voxresnet-full-scores-v0" in line]
     for word in ("6,930,000", "131 x 131 x 131", "arXiv:1608.05895", "classical"):
         assert word in line
-    assert sum("voxresnet-" in line for line in lines) == len(MODELS)
+    (line,) = [line for line in lines if "fcn32s-resnet50" in line]
+    for word in ("427 x 427", "arXiv:1411.4038"):
+        assert word in line
+    assert [name for name in MODELS if not any(name in line for line in lines)] == []
 
 
 @pytest.mark.parametrize("words", [("--spatial-dims", "4"), ("--classes", "0")], ids=str)

@@ -44,6 +44,8 @@ class ModelEntry:
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
 _OURS = "voxseg's own, after arXiv:1608.05895"
+_FCN = "arXiv:2006.07742, on arXiv:1411.4038"
+_SMP = "arXiv:2006.07742"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
@@ -52,6 +54,8 @@ _reduced8 = partial(VoxResNet, stages=1, width_divisor=8)
 _decoder4 = partial(
     VoxResNet, stages=4, width_divisor=4, widths=(32, 64, 128, 256, 512), fusion="decoder"
 )
+_fcn32s = partial(FCN, finest_stride=32)
+_fcn8s = partial(FCN, finest_stride=8)
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -115,6 +119,42 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-decoder4-v3": ModelEntry(
         partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
+    ),
+    "fcn32s-resnet18": ModelEntry(
+        partial(_fcn32s, depth=18), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet34": ModelEntry(
+        partial(_fcn32s, depth=34), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet50": ModelEntry(
+        partial(_fcn32s, depth=50), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet101": ModelEntry(
+        partial(_fcn32s, depth=101), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn8s-resnet18": ModelEntry(
+        partial(_fcn8s, depth=18), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet34": ModelEntry(
+        partial(_fcn8s, depth=34), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet50": ModelEntry(
+        partial(_fcn8s, depth=50), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet101": ModelEntry(
+        partial(_fcn8s, depth=101), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "smp-resnet18": ModelEntry(
+        partial(SplitMergeFCN, depth=18), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet34": ModelEntry(
+        partial(SplitMergeFCN, depth=34), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet50": ModelEntry(
+        partial(SplitMergeFCN, depth=50), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet101": ModelEntry(
+        partial(SplitMergeFCN, depth=101), _SMP, "FCN32s, split-merge pooling for strides", (2,)
     ),
 }
 """Written out by hand: what is not here does not exist."""

@@ -15,6 +15,7 @@ Departures:
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -74,8 +75,13 @@ class FCN(nn.Module):
         read = self.backbone.channels[: 0 if finest_stride == 8 else 2 : -1]
         self.heads = nn.ModuleList(pointwise(spatial_dims, c, num_classes) for c in read)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return class logits (B, num_classes, *S) of ``image`` (B, in_channels, *S), any S."""
+    def forward(
+        self, image: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> Tensor:
+        """Return class logits (B, num_classes, *S) of ``image`` (B, in_channels, *S), any S.
+
+        Superpixels and their count are taken as every model does, and not needed.
+        """
         size = image.shape[2:]
         taps = self.backbone(_filled(image))[::-1]
         # Not strict: FCN32s reads the deepest tap only.
@@ -89,6 +95,12 @@ class FCN(nn.Module):
         for axis, length in enumerate(size, start=2):
             logits = logits.narrow(axis, 0, length)
         return logits
+
+    def supervise(
+        self, image: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of ``forward``, and no auxiliary answer, for training."""
+        return self(image), []
 
     def _resized(self, scores: Tensor, size: Sequence[int]) -> Tensor:
         mode = _LINEAR[self.spatial_dims]
@@ -139,6 +151,30 @@ class SplitMergeFCN(SMP):
         self.num_classes = num_classes
         # Max-pooling adds 2 pixels of stride 2 to it, and is left out.
         self.receptive_field = tuple(field - 2 * 2 for field in network.receptive_field)
+
+    def forward(
+        self,
+        image: Tensor,
+        superpixels: Tensor | None = None,
+        count: int | None = None,
+        *,
+        memory_budget: int | None = None,
+        devices: Sequence[torch.device | str] = (),
+    ) -> Tensor:
+        """Return class logits for every pixel, see ``SMP.forward``.
+
+        Superpixels and their count are taken as every model does, and not needed.
+        """
+        return super().forward(image, memory_budget=memory_budget, devices=devices)
+
+    def supervise(
+        self, image: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of ``forward``, and no auxiliary answer.
+
+        Training on ``sampled`` and ``sample_labels`` instead costs what an FCN32s does.
+        """
+        return self(image), []
 
 
 def _filled(image: Tensor) -> Tensor:
