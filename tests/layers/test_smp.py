@@ -219,7 +219,10 @@ def test_smp_survives_copy_and_state_dict():
 
 
 def test_live_bytes_are_those_of_living_tensors():
+    before = torch.zeros(50)
     with LiveBytes("cpu") as memory:
+        before.view(5, 10).add_(1)
+        assert memory.peak == 0, "what was there before does not count"
         torch.zeros(10, device="meta")
         kept = torch.zeros(100, dtype=torch.float64)
         view = kept.view(10, 10)[1:]

@@ -32,7 +32,6 @@ from voxseg.layers.split_merge import (
     UnevenError,
     draw_offsets,
     expand,
-    merge,
     replace_subsampling,
     total_offset,
 )
@@ -262,8 +261,7 @@ class SMP(nn.Module):
         with ThreadPoolExecutor(len(devices)) as pool:
             scores = torch.cat(list(pool.map(process, torch.split(parts, image.shape[0]))))
         for stage in reversed(stages[:first]):
-            for window in reversed(stage.windows):
-                scores = merge(scores, window)
+            scores = stage.merge(scores)
         return scores
 
 
