@@ -134,7 +134,9 @@ def test_channels_last_gives_the_same_answer(name):
         expected = build(name)(image, superpixels, COUNT)
         model = copy.deepcopy(build(name)).to(memory_format=layout)
         answer = model(image.contiguous(memory_format=layout), superpixels, COUNT)
-    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    # Untrained deep networks answer in thousands: rounding goes with the largest of them.
+    scale = max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
 @EVERY
