@@ -35,6 +35,8 @@ def test_json_lists_every_model():
     assert rows["enet-v0"]["spatial_dims"] == 2
     assert rows["enet-v0"]["receptive_field"] == [1217, 1217]
     assert rows["deeplab-resnet50-vortex"]["spatial_dims"] == 2
+    assert rows["smp-resnet18"]["spatial_dims"] == 2
+    assert rows["smp-resnet18"]["receptive_field"] == [431, 431]
 
 
 def test_volumes_leave_out_networks_for_images():
@@ -69,6 +71,9 @@ def test_table_shows_name_count_field_and_paper(monkeypatch):
         assert word in line
     (line,) = [line for line in lines if "deeplab-resnet50-vortex" in line]
     for word in ("43,232,196", "arXiv:1804.06242"):
+        assert word in line
+    (line,) = [line for line in lines if "fcn32s-resnet50" in line]
+    for word in ("427 x 427", "arXiv:1411.4038"):
         assert word in line
     assert [name for name in MODELS if not any(name in line for line in lines)] == []
 

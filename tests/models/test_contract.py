@@ -21,7 +21,13 @@ COUNT = 11
 SIZES = [(9, 7, 10), (1, 1, 1), (13, 6), (1, 1)]
 EVERY = pytest.mark.parametrize("name", MODELS)
 # Published widths where only they are counted; narrower where a network is run.
-NARROW = {"deeplab-": {"widths": (4, 4, 8, 8), "channels": 8, "projection": 8}}
+NARROW = {
+    "deeplab-": {"widths": (4, 4, 8, 8), "channels": 8, "projection": 8},
+    "fcn": {"widths": (8, 8, 16, 16)},
+    "smp-": {"widths": (8, 8, 16, 16)},
+}
+# They classify the cells of a coarse grid, and pool nothing.
+COARSE = ("deeplab-", "fcn", "smp-")
 
 
 def size_of(name, size=(5, 6, 7)):
@@ -60,8 +66,7 @@ def test_logits_have_the_image_grid(name, size):
     assert logits.isfinite().all()
 
 
-# DeepLab classifies the cells of its coarse grid, and pools nothing.
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("deeplab-")])
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(COARSE)])
 def test_forward_is_classified_features(name):
     model = build(name)
     image, superpixels = random_case(size_of(name))
@@ -131,7 +136,9 @@ def test_channels_last_gives_the_same_answer(name):
         expected = build(name)(image, superpixels, COUNT)
         model = copy.deepcopy(build(name)).to(memory_format=layout)
         answer = model(image.contiguous(memory_format=layout), superpixels, COUNT)
-    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5)
+    # Untrained deep networks answer in thousands: rounding goes with the largest of them.
+    scale = max(1.0, expected.abs().max().item())
+    torch.testing.assert_close(answer, expected, rtol=1e-4, atol=1e-5 * scale)
 
 
 @EVERY

@@ -13,6 +13,8 @@ from voxseg.models.deeplab import DeepLab as DeepLab
 from voxseg.models.deeplab import build_deeplab as build_deeplab
 from voxseg.models.enet import ENet as ENet
 from voxseg.models.enet_weights import load_published_weights as load_published_weights
+from voxseg.models.fcn import FCN as FCN
+from voxseg.models.fcn import SplitMergeFCN as SplitMergeFCN
 from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
@@ -51,6 +53,8 @@ _FIGURE_10 = "arXiv:1806.02705, on arXiv:1606.02147"
 
 _DEEPLAB = "arXiv:1706.05587"
 _VORTEX = "arXiv:1804.06242, on arXiv:1706.05587"
+_FCN = "arXiv:2006.07742, on arXiv:1411.4038"
+_SMP = "arXiv:2006.07742"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
@@ -64,6 +68,8 @@ _deeplab101 = partial(build_deeplab, depth=101)
 
 _enet = partial(ENet, version="released")
 _enet_port = partial(ENet, version="port")
+_fcn32s = partial(FCN, finest_stride=32)
+_fcn8s = partial(FCN, finest_stride=8)
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -169,6 +175,42 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "deeplab-resnet101-vortex": ModelEntry(
         partial(_deeplab101, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
+    ),
+    "fcn32s-resnet18": ModelEntry(
+        partial(_fcn32s, depth=18), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet34": ModelEntry(
+        partial(_fcn32s, depth=34), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet50": ModelEntry(
+        partial(_fcn32s, depth=50), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn32s-resnet101": ModelEntry(
+        partial(_fcn32s, depth=101), _FCN, "Scores of the last stage, resized", (2,)
+    ),
+    "fcn8s-resnet18": ModelEntry(
+        partial(_fcn8s, depth=18), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet34": ModelEntry(
+        partial(_fcn8s, depth=34), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet50": ModelEntry(
+        partial(_fcn8s, depth=50), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "fcn8s-resnet101": ModelEntry(
+        partial(_fcn8s, depth=101), _FCN, "Scores of the last three stages, resized and added", (2,)
+    ),
+    "smp-resnet18": ModelEntry(
+        partial(SplitMergeFCN, depth=18), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet34": ModelEntry(
+        partial(SplitMergeFCN, depth=34), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet50": ModelEntry(
+        partial(SplitMergeFCN, depth=50), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    ),
+    "smp-resnet101": ModelEntry(
+        partial(SplitMergeFCN, depth=101), _SMP, "FCN32s, split-merge pooling for strides", (2,)
     ),
 }
 """Written out by hand: what is not here does not exist."""
