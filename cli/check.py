@@ -14,9 +14,6 @@ from . import console as terminal
 from . import options
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from voxseg.data.cases import Dataset
     from voxseg.data.check import CheckReport
 
@@ -130,7 +127,7 @@ def _show(document: dict[str, Any]) -> None:
         "case", "image and label", "voxels", "mm", "axes", "hand", "type", "label values", "status",
     )  # fmt: skip
     table = terminal.table(f"{len(rows)} cases, {document['layout']}", columns, rows)
-    _whole_width(table).print(table)
+    terminal.whole_width(table).print(table)
     for note in document["notes"]:
         terminal.out.print(f"note: {note}", markup=False)
     _show_fingerprint(document)
@@ -142,17 +139,6 @@ def _show(document: dict[str, Any]) -> None:
         terminal.out.print(
             "some of it can be mended in copies: voxseg check DATA --fix OUT", markup=False
         )
-
-
-def _whole_width(table: "Table") -> "Console":
-    """Return a console as wide as the table: a file or a pipe has no edge to stop at."""
-    from rich.console import Console
-
-    if terminal.out.is_terminal:
-        return terminal.out
-    endless = terminal.out.options.update(width=10_000)
-    needed = terminal.out.measure(table, options=endless).maximum
-    return Console(file=terminal.out.file, width=needed, highlight=False)
 
 
 def _files(pair: dict[str, Any]) -> list[dict[str, Any] | None]:

@@ -41,6 +41,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     return made
 
 
+def whole_width(table: Table) -> Console:
+    """Return a console as wide as the table: a file or a pipe has no edge to stop at."""
+    if out.is_terminal:
+        return out
+    needed = out.measure(table, options=out.options.update(width=10_000)).maximum
+    return Console(file=out.file, width=needed, highlight=False)
+
+
 def cell(value: object) -> str:
     """Show one value: three decimals, a dash for a missing score."""
     if isinstance(value, float):

@@ -10,6 +10,9 @@ from voxseg.documents import document
 from . import console as terminal
 from . import options
 
+_WIDE = 150
+"""Columns of a terminal that holds the whole table."""
+
 
 def models(
     in_channels: Annotated[int, typer.Option("--in-channels", min=1, help="Image channels.")] = 1,
@@ -67,24 +70,25 @@ def models(
 
 
 def _show(rows: list[dict[str, object]], title: str) -> None:
-    table = terminal.table(
-        title,
-        ("model", "parameters", "+ in training", "receptive field", "paper", "what it is"),
-        [
-            (
-                row["name"],
-                f"{row['parameters']:,}",
-                f"{row['auxiliary_parameters']:,}",
-                " x ".join(map(str, cast("list[int]", row["receptive_field"]))),
-                row["paper"],
-                row["description"],
-            )
-            for row in rows
+    cells = {
+        "model": [str(row["name"]) for row in rows],
+        "parameters": [f"{row['parameters']:,}" for row in rows],
+        "+ in training": [f"{row['auxiliary_parameters']:,}" for row in rows],
+        "receptive field": [
+            " x ".join(map(str, cast("list[int]", row["receptive_field"]))) for row in rows
         ],
-    )
-    for column in table.columns[4:]:
-        column.justify = "left"
-    terminal.out.print(table)
+        "paper": [str(row["paper"]) for row in rows],
+        "what it is": [str(row["description"]) for row in rows],
+    }
+    if terminal.out.is_terminal and terminal.out.width < _WIDE:
+        del cells["+ in training"], cells["paper"]  # --json has them
+    table = terminal.table(title, tuple(cells), zip(*cells.values(), strict=True))
+    for column in table.columns:
+        if column.header in ("paper", "what it is"):
+            column.justify = "left"
+        else:
+            column.no_wrap = True  # what is cut off cannot be used
+    terminal.whole_width(table).print(table)
     terminal.out.print(
         "'+ in training' are auxiliary heads that only deep supervision uses. The designs: "
         "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added. A receptive "
