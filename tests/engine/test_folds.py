@@ -212,9 +212,10 @@ def test_seeds_share_the_split_and_show_their_spread(subjects, tiny, calm, tmp_p
     cases = [
         result.evaluation.scores["case0"][2].dice,
         *(
-            json.loads(path.read_text())["case0"]["2"]["dice"]
+            found["case0"]["2"]["dice"]
             for path in folder.glob("seed-*/fold-*/scores.json")
-            if "case0" in json.loads(path.read_text())
+            for found in [json.loads(path.read_text())["cases"]]
+            if "case0" in found
         ),
     ]
     assert len(cases) == 3
