@@ -137,7 +137,7 @@ def test_a_fold_that_cannot_work_leaves_the_others_finished(
 ):
     said, folder = [], tmp_path / "cv"
     (tmp_path / "sitecustomize.py").write_text(PLANTED)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     with pytest.raises(FailedFoldsError, match=r"fold 2 of 2 failed \(ZeroDivision") as caught:
         run(subjects, folder, tiny, jobs=1, said=said)
     assert caught.value.exit_code == 4
@@ -146,7 +146,7 @@ def test_a_fold_that_cannot_work_leaves_the_others_finished(
     assert states(folder)[1] | {"seconds": 0, "peak_gb": 0, "error": ""} == {
         "fold": 1, "state": "failed", "attempts": 2, "seconds": 0, "peak_gb": 0, "error": "",
     }  # fmt: skip
-    monkeypatch.delenv("PYTHONPATH")
+    sys.path.remove(str(tmp_path))
     run(subjects, folder, tiny, jobs=1, resume=True)
     assert_same(folder, calm)
     assert states(folder)[0]["attempts"] == 1

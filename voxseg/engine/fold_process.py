@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import voxseg
 from voxseg.engine.fold import FoldTask
+from voxseg.engine.process import child_environment
 
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _LOG = "log.txt"
 _WHY = {
     "SIGSEGV": "a crash inside a library",
@@ -70,7 +69,7 @@ class FoldProcess:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env=_environment(threads),
+                env=child_environment(threads),
                 # Ctrl-C reaches the parent alone, which then asks each fold to stop, once.
                 start_new_session=True,
             )
@@ -143,13 +142,6 @@ class FoldProcess:
             )
         why = f", {_WHY[name]}" if name in _WHY else ""
         return f"died of signal {-code} ({name}{why}){held}; see {self.log}"
-
-
-def _environment(threads: int) -> dict[str, str]:
-    """Environment of a fold: its threads, and this voxseg, wherever the user started it."""
-    home = str(Path(voxseg.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
 
 
 def _system_gb() -> str:

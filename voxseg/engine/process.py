@@ -21,12 +21,21 @@ library changes nothing.
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 from voxseg.errors import UsageError
 
 SWITCH = "VOXSEG_MEMORY"
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 WAITING = "OMP_WAIT_POLICY"
+
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 # From glibc's malloc.h; 32 MiB is the most that it accepts as a threshold.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -59,6 +68,13 @@ def prepare() -> None:
     libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
     libc.mallopt(_M_TRIM_THRESHOLD, most_kept())
     libc.mallopt(_M_TOP_PAD, _TOP_PAD)
+
+
+def child_environment(threads: int) -> dict[str, str]:
+    """Environment of a Python process that finds what this one finds, with so many CPU threads."""
+    # The whole path in its order: a part of it alone would go before the standard library.
+    found = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    return {**os.environ, **dict.fromkeys(_THREADS, str(threads)), "PYTHONPATH": found}
 
 
 def most_kept() -> int:

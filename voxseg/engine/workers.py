@@ -23,6 +23,7 @@ from typing import IO, Any, Generic, Self, TypeVar, cast, final
 
 import torch
 
+from voxseg.engine.process import child_environment
 from voxseg.engine.wire import pickle_sharing, receive
 from voxseg.engine.worker import Failed, summary
 from voxseg.errors import VoxsegError
@@ -33,13 +34,6 @@ Item = TypeVar("Item")
 
 RESTARTS = 3
 """How many deaths of workers one set of them survives."""
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 _PATIENCE = 5.0  # seconds for a worker to end once its pipes are closed, before it is killed
 _MOST_SHOWN = 20_000  # characters of what a dead worker wrote
 
@@ -211,7 +205,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=self._output,
                 bufsize=0,
-                env=_environment(),
+                env=child_environment(threads=1),
                 process_group=0,  # a terminal's Ctrl-C does not reach it
             )
         except OSError:
@@ -243,12 +237,6 @@ class _Process:
                 output = self._output.read().decode(errors="replace").strip()[-_MOST_SHOWN:]
             self._ended = _how(code, output), output
         return self._ended
-
-
-def _environment() -> dict[str, str]:
-    """Let a worker find what this process finds, and take one core."""
-    found = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    return {**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": found}
 
 
 def _how(code: int, output: str) -> str:
