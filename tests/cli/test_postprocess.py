@@ -150,6 +150,12 @@ def test_predict_applies_the_choice_unless_told_not_to(chosen, voxseg, tmp_path)
         for name in ("own", "raw")
     ]
     assert [record["postprocessing"] for record in records] == [line.split(": ", 1)[1], ""]
+    for name, words in (("own", line.split(": ", 1)[1]), ("raw", "none")):
+        assert voxseg("report", tmp_path / name, "--pictures", "0").code == 0
+        page = (tmp_path / name / "report.html").read_text()
+        assert f"<dt>Post-processing</dt><dd>{words}</dd>" in page.replace("\n", "").replace(
+            "  ", ""
+        )
     voxel = 1.5 / 1000
     for record, mask in zip(records, (cleaned, plain), strict=True):
         assert record["volumes"][0]["ml"] == pytest.approx((mask == 1).sum() * voxel)

@@ -80,6 +80,8 @@ def run_facts(source: ReportSource) -> dict[str, str]:
     if source.outcomes:
         seconds = math.fsum(float(row.get("seconds", 0)) for row in source.outcomes)
         found["Time"] = f"{seconds:.1f} s for {len(source.outcomes)} cases"
+        done = {str(row.get("postprocessing") or "") for row in source.outcomes} - {""}
+        found["Post-processing"] = "; ".join(sorted(done)) or "none"
     versions = manifest.get("versions", {})
     if versions:
         found["Versions"] = ", ".join(f"{key} {value}" for key, value in versions.items())
