@@ -131,10 +131,11 @@ def case_table(evaluation: "Evaluation") -> Table:
 def show(evaluation: "Evaluation", output: Path | None) -> None:
     """Print the tables of cases and of classes, and how empty masks were treated."""
     from voxseg.metrics import EMPTY_POLICY
+    from voxseg.metrics.summary import in_cases
 
     terminal.out.print(case_table(evaluation))
     summary = evaluation.summary
-    title = f"Mean ± standard deviation over {_cases(summary.num_cases)}"
+    title = f"Mean ± standard deviation over {in_cases(summary.num_cases)}"
     for table in summary_tables(summary, evaluation.tolerance_mm, title):
         terminal.out.print(table)
     terminal.out.print(EMPTY_POLICY, markup=False)
@@ -144,11 +145,13 @@ def show(evaluation: "Evaluation", output: Path | None) -> None:
 
 def _report_rest(evaluation: "Evaluation") -> None:
     """Say on stderr what was not scored."""
+    from voxseg.metrics.summary import in_cases
+
     for case, error in evaluation.failures.items():
         terminal.err.print(f"{case}: {error}", markup=False)
     if evaluation.failures:
         total = len(evaluation.failures) + len(evaluation.scores)
-        terminal.err.print(f"{len(evaluation.failures)} of {_cases(total)} failed", markup=False)
+        terminal.err.print(f"{len(evaluation.failures)} of {in_cases(total)} failed", markup=False)
     for names, what in (
         (evaluation.without_prediction, "without a prediction, not scored"),
         (evaluation.without_truth, "without a truth, not scored"),
@@ -156,7 +159,7 @@ def _report_rest(evaluation: "Evaluation") -> None:
         if names:
             more = ", ..." if len(names) > _MOST_NAMED else ""
             listed = ", ".join(names[:_MOST_NAMED]) + more
-            terminal.err.print(f"{_cases(len(names))} {what}: {listed}", markup=False)
+            terminal.err.print(f"{in_cases(len(names))} {what}: {listed}", markup=False)
 
 
 def _mean_sd(statistic: "Statistic | None", digits: int) -> str:
@@ -173,7 +176,3 @@ def _classes(text: str) -> list[int]:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:
         raise UsageError(f"--labels takes whole numbers as 1,2,3, got {text!r}") from None
-
-
-def _cases(number: int) -> str:
-    return f"{number} case" if number == 1 else f"{number} cases"

@@ -32,6 +32,7 @@ from voxseg.metrics.calibration import (
     reliability_from_json,
     reliability_to_json,
 )
+from voxseg.metrics.summary import in_cases, or_none
 from voxseg.schemas import CALIBRATION as FORM
 
 CALIBRATION = "calibration.json"
@@ -94,8 +95,8 @@ def write_calibration(path: Path, stored: StoredCalibration) -> None:
         "margin_mm": MARGIN_MM,
         "labels": list(stored.labels),
         "names": list(stored.names),
-        "cases": {case: _cell(value) for case, value in stored.case_ece.items()},
-        "mean_case_ece": _cell(stored.mean_case_ece),
+        "cases": {case: or_none(value) for case, value in stored.case_ece.items()},
+        "mean_case_ece": or_none(stored.mean_case_ece),
         "regions": {name: _region(getattr(stored.regions, name)) for name in _REGIONS},
     }
     write_document(path, FORM, content)
@@ -173,7 +174,7 @@ def draw(stored: StoredCalibration) -> bytes:
     return draw_reliability(
         _curve("winning class", near.top),
         [_curve(name, one) for name, one in names],
-        title=f"Calibration near the foreground, {_cases(len(stored.case_ece))} out of fold",
+        title=f"Calibration near the foreground, {in_cases(len(stored.case_ece))} out of fold",
     )
 
 
@@ -197,7 +198,7 @@ def report_section(stored: StoredCalibration) -> ReportSection:
         f"Counted near the foreground (where truth or prediction is foreground, and within "
         f"{MARGIN_MM:g} mm of that), the winning class's probability is {_lean(near.top)}. Most "
         "of the whole crop is easy background, which makes its numbers look better.",
-        f"Over {_cases(len(stored.case_ece))}, each predicted by the network that did not see it. "
+        f"Over {in_cases(len(stored.case_ece))}, each by a network that had not seen it. "
         "Voxels of all cases are counted together, so large cases weigh more; the mean of the "
         f"cases' own ECE is {_number(stored.mean_case_ece)}.",
     )
@@ -226,8 +227,8 @@ def _row(region: str, name: str, one: Reliability, brier: float) -> Sequence[str
 
 def _region(region: Calibration) -> dict[str, Any]:
     return {
-        "brier": _cell(region.brier),
-        "classwise_ece": _cell(region.classwise_ece),
+        "brier": or_none(region.brier),
+        "classwise_ece": or_none(region.classwise_ece),
         "top": reliability_to_json(region.top),
         "classes": [reliability_to_json(one) for one in region.classes],
     }
@@ -247,13 +248,5 @@ def _lean(one: Reliability) -> str:
     return f"too {'high' if lean > 0 else 'low'} by {abs(lean):.4f} on average"
 
 
-def _cases(number: int) -> str:
-    return f"{number} case" if number == 1 else f"{number} cases"
-
-
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def _cell(value: float) -> float | None:
-    return None if math.isnan(value) else value

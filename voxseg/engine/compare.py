@@ -24,7 +24,7 @@ from voxseg.metrics.comparison import (
     fewest_cases,
     holm,
 )
-from voxseg.metrics.summary import FOREGROUND
+from voxseg.metrics.summary import FOREGROUND, or_none
 from voxseg.schemas import COMPARE
 
 _VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")  # have no mean over classes
@@ -87,8 +87,8 @@ class ComparedClass:
         test = asdict(self.test)
         row: dict[str, Any] = {"a": self.baseline, "b": self.other}
         row |= {"class": self.name, "label": self.label}
-        row |= {key: _cell(value) for key, value in test.items()}
-        row |= {"p_holm": _cell(self.p_holm), "p_holm_attainable": _cell(self.p_attainable)}
+        row |= {key: or_none(value) for key, value in test.items()}
+        row |= {"p_holm": or_none(self.p_holm), "p_holm_attainable": or_none(self.p_attainable)}
         return row | {"verdict": self.verdict}
 
 
@@ -299,7 +299,3 @@ def _all_cases(row: ComparedClass) -> int:
 def _either(methods: Iterable[str]) -> str:
     """Name each method once; rows without a test have none."""
     return " or ".join(dict.fromkeys(name for name in methods if not name.startswith("no case")))
-
-
-def _cell(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,13 +1,11 @@
 """What a comparison leaves behind: a table, everything as JSON, and a forest plot."""
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from voxseg.documents import json_text
 from voxseg.engine.compare import Comparison
+from voxseg.engine.evaluate import csv_text
 from voxseg.errors import UsageError
 from voxseg.export.forest import ForestGroup, ForestRow, Shown, draw_forest
 from voxseg.files import replacing, write_text
@@ -30,7 +28,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = 
         VoxsegError: It cannot be written.
     """
     check_output(folder, overwrite=overwrite)
-    write_text(folder / "compare.csv", _csv([row.to_row() for row in comparison.rows]))
+    write_text(folder / "compare.csv", csv_text([row.to_row() for row in comparison.rows]))
     write_text(folder / "compare.json", json_text(comparison.to_json()) + "\n")
     settings = comparison.settings
     better = f"{comparison.better} is better" if comparison.better else "neither side is better"
@@ -97,11 +95,3 @@ def _forest_group(comparison: Comparison, pair: tuple[str, str]) -> ForestGroup:
 def _forest_text(mean: str, interval: str, p: str) -> str:
     """Put three words into columns of a font with letters of one width."""
     return f"{mean:>8}  {interval:<18}  {p:>7}"
-
-
-def _csv(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -1,7 +1,6 @@
 """A fold in a process of its own, as the cross-validation sees it: its messages and its end."""
 
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from voxseg.engine.fold import FoldTask
+from voxseg.engine.free_memory import peak_gb, system_gb
 from voxseg.engine.process import child_environment
 
 _LOG = "log.txt"
@@ -94,7 +94,7 @@ class FoldProcess:
 
     def look(self) -> None:
         """Take note of the memory in use."""
-        self.peak_gb = max(self.peak_gb, _resident_gb(self.pid))
+        self.peak_gb = max(self.peak_gb, peak_gb(self.pid))
 
     def ask_to_stop(self) -> None:
         """Let it write a checkpoint after the step at hand, and end."""
@@ -128,7 +128,11 @@ class FoldProcess:
 
     def _describe(self, code: int) -> str:
         """Say in words how a process ended that could not say so itself."""
-        held = f"; it had held up to {self.peak_gb:.1f} GB" if self.peak_gb else ""
+        held = (
+            f"; it had held up to {self.peak_gb:.1f} GB of {system_gb():.1f} GB"
+            if self.peak_gb
+            else ""
+        )
         if code >= 0:
             return f"ended with code {code} and no word{held}; see {self.log}"
         try:
@@ -137,26 +141,8 @@ class FoldProcess:
             name = "unknown"
         if name == "SIGKILL":
             return (
-                f"was killed by signal 9 (SIGKILL), as by a system that runs out of memory{held}, "
-                f"the system has {_system_gb()}; try fewer --jobs or smaller patches"
+                f"was killed by signal 9 (SIGKILL), as by a system that runs out of memory{held}; "
+                "try fewer --jobs or smaller patches"
             )
         why = f", {_WHY[name]}" if name in _WHY else ""
         return f"died of signal {-code} ({name}{why}){held}; see {self.log}"
-
-
-def _system_gb() -> str:
-    """Physical memory, in words."""
-    try:
-        return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"
-    except (AttributeError, ValueError, OSError):
-        return "memory"
-
-
-def _resident_gb(pid: int) -> float:
-    """Largest resident memory of a process so far; 0 where the system does not tell."""
-    try:
-        text = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return 0.0
-    lines = [line.split() for line in text.splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0][1]) * 1024 / 1e9 if lines else 0.0

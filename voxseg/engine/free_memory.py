@@ -30,6 +30,16 @@ def resident_gb() -> float:
     return (value or 0) / 1e9
 
 
+def peak_gb(pid: int) -> float:
+    """Most memory that a running process has held so far, in GB; 0 where nobody tells."""
+    return (_field(_PROC / str(pid) / "status", "VmHWM:") or 0) / 1e9
+
+
+def system_gb() -> float:
+    """Memory of the machine, in GB; 0 where the system does not tell."""
+    return (_field(_PROC / "meminfo", "MemTotal:") or 0) / 1e9
+
+
 def _available() -> int | None:
     return _field(_PROC / "meminfo", "MemAvailable:")
 

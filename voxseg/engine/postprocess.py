@@ -34,6 +34,7 @@ from voxseg.engine.config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.metrics import ClassScores, dice, score_case
 from voxseg.metrics.comparison import FEWEST_CASES, sign_flip
+from voxseg.metrics.summary import in_cases, mean_of_defined
 
 LEVEL = 0.05
 """Of the one-sided test."""
@@ -105,9 +106,9 @@ class PostprocessResult:
         """Foreground mean Dice of the networks alone, and of the nested run."""
         plain, cleaned = [], []
         for case, classes in self.raw_dice.items():
-            plain.append(_mean(classes.values()))
-            cleaned.append(_mean(self.scores[case][value].dice for value in classes))
-        return _mean(plain), _mean(cleaned)
+            plain.append(mean_of_defined(classes.values()))
+            cleaned.append(mean_of_defined(self.scores[case][value].dice for value in classes))
+        return mean_of_defined(plain), mean_of_defined(cleaned)
 
 
 class OutOfFold:
@@ -198,15 +199,15 @@ def judge(operation: Operation, changes: Sequence[tuple[float, float]]) -> Trial
     table = np.array([pair for pair in changes if not any(map(math.isnan, pair))]).reshape(-1, 2)
     differences = table[:, 1] - table[:, 0]
     higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
-    before, after = _mean(table[:, 0]), _mean(table[:, 1])
-    gain = _mean(differences)
+    before, after = mean_of_defined(table[:, 0]), mean_of_defined(table[:, 1])
+    gain = mean_of_defined(differences)
     both_sides, _ = sign_flip(differences)
     # The distribution of sign flips is symmetric, so one side has half of both.
     p = both_sides / 2 if gain > 0 else 1.0
-    moved = f"Dice rises in {_cases(higher)} and falls in {lower}"
+    moved = f"Dice rises in {in_cases(higher)} and falls in {lower}"
     chosen = False
     if len(table) < FEWEST_CASES:
-        reason = f"{_cases(len(table))} are too few to choose by, {FEWEST_CASES} are needed"
+        reason = f"{in_cases(len(table))} are too few to choose by, {FEWEST_CASES} are needed"
         p = math.nan
     elif not higher + lower:
         reason = "no case changes"
@@ -254,18 +255,8 @@ def postprocess(
     fell = tuple(
         value
         for value in choice.operations
-        if _mean(scores[case][value].dice - raw[case][value] for case in everyone) < 0
+        if mean_of_defined(scores[case][value].dice - raw[case][value] for case in everyone) < 0
     )
     return PostprocessResult(
         replace(choice, withdrawn=fell), tuple(folds), scores, raw, labels, split_hash(parts)
     )
-
-
-def _mean(values: Iterable[float]) -> float:
-    """Mean of those that are not NaN; NaN without one."""
-    kept = [value for value in values if not math.isnan(value)]
-    return math.fsum(kept) / len(kept) if kept else math.nan
-
-
-def _cases(number: int) -> str:
-    return f"{number} case" if number == 1 else f"{number} cases"

@@ -4,7 +4,6 @@ Sentences and tables are made from ``postprocessing.json``, so that a report of 
 says what the command said.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ from voxseg.export.report_parts import ReportSection, ReportTable
 from voxseg.files import write_text
 from voxseg.metrics import case_rows
 from voxseg.metrics.comparison import FEWEST_CASES
+from voxseg.metrics.summary import or_none
 from voxseg.schemas import POSTPROCESSING as FORM
 
 NESTED_SCORES = "metrics-postprocessed.csv"
@@ -85,15 +85,15 @@ def to_json(result: PostprocessResult) -> dict[str, Any]:
                 "operations": list(operations.get(value, ())),
                 "withdrawn": value in result.choice.withdrawn,
                 "trials": [
-                    {key: _cell(cell) for key, cell in (asdict(one) | {"gain": one.gain}).items()}
+                    {key: or_none(cell) for key, cell in (asdict(one) | {"gain": one.gain}).items()}
                     for one in result.choice.trials.get(value, ())
                 ],
             }
             for value, name in zip(result.labels.values, result.labels.names, strict=True)
         ],
         "nested": {
-            "dice_networks_alone": _cell(plain),
-            "dice": _cell(nested),
+            "dice_networks_alone": or_none(plain),
+            "dice": or_none(nested),
             "folds": [
                 {"fold": number, "operations": {str(v): list(done) for v, done in fold.items()}}
                 for number, fold in enumerate(result.folds)
@@ -174,7 +174,3 @@ def _row(one: Mapping[str, Any], trial: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _cell(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

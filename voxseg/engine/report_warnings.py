@@ -21,6 +21,7 @@ from voxseg.engine.report_tables import foreground
 from voxseg.errors import DataError
 from voxseg.export.report_parts import ReportTable
 from voxseg.metrics import foreground_means
+from voxseg.metrics.summary import in_cases
 
 TINY_VOXELS = 100
 """A true structure of fewer voxels is tiny: a voxel more or less moves its Dice by a percent."""
@@ -49,7 +50,7 @@ def score_warnings(evaluation: Evaluation, voxel_ml: Mapping[str, float]) -> lis
     ):
         if names:
             short = [Path(name).name for name in names]
-            found.append(f"{_cases(len(names))} {what}: {listed(short)}")
+            found.append(f"{in_cases(len(names))} {what}: {listed(short)}")
     for label in foreground(evaluation):
         found += _class_warnings(evaluation, label, voxel_ml)
     found += dice_outliers(foreground_means(evaluation.scores))
@@ -178,14 +179,14 @@ def _class_warnings(
         if case in voxel_ml and 0 < one.truth_ml < (TINY_VOXELS - 0.5) * voxel_ml[case]
     ]
     if absent:
-        yield f"{name} is in neither mask of {_cases(len(absent))}: {listed(absent)}"
+        yield f"{name} is in neither mask of {in_cases(len(absent))}: {listed(absent)}"
     if missed:
-        yield f"{name} is not predicted at all in {_cases(len(missed))}: {listed(missed)}"
+        yield f"{name} is not predicted at all in {in_cases(len(missed))}: {listed(missed)}"
     if extra:
-        yield f"{name} is predicted but not true in {_cases(len(extra))}: {listed(extra)}"
+        yield f"{name} is predicted but not true in {in_cases(len(extra))}: {listed(extra)}"
     if tiny:
         yield (
-            f"{name} has fewer than {TINY_VOXELS} true voxels in {_cases(len(tiny))}, so its "
+            f"{name} has fewer than {TINY_VOXELS} true voxels in {in_cases(len(tiny))}, so its "
             f"scores jump with single voxels: {listed(tiny)}"
         )
 
@@ -227,7 +228,3 @@ def _code(code: int) -> str:
 
 def _voxel_ml(header: StoredHeader) -> float:
     return float(abs(np.linalg.det(header.affine[:3, :3])) * header.unit_mm**3 / 1000)
-
-
-def _cases(number: int) -> str:
-    return f"{number} case" if number == 1 else f"{number} cases"

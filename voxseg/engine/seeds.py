@@ -4,8 +4,6 @@ The seeds share one split, so their spread is that of training alone: initial we
 their order. A difference between two methods that is smaller than it says nothing.
 """
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from voxseg.documents import document, json_text
+from voxseg.engine.evaluate import csv_text
 from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores
-from voxseg.metrics.summary import METRICS, CaseScores, summarise
+from voxseg.metrics.summary import METRICS, CaseScores, mean_of_defined, or_none, summarise
 from voxseg.schemas import SEEDS
 
 
@@ -36,18 +35,13 @@ class SpreadRow:
     @property
     def mean(self) -> float:
         """Over the seeds that have it; NaN if none has."""
-        kept = self._kept
-        return float(np.mean(kept)) if kept else math.nan
+        return mean_of_defined(self.by_seed)
 
     @property
     def deviation(self) -> float:
         """Sample standard deviation (n - 1) over the seeds; NaN with fewer than two."""
-        kept = self._kept
+        kept = [value for value in self.by_seed if not math.isnan(value)]
         return float(np.std(kept, ddof=1)) if len(kept) > 1 else math.nan
-
-    @property
-    def _kept(self) -> list[float]:
-        return [value for value in self.by_seed if not math.isnan(value)]
 
 
 @dataclass(frozen=True)
@@ -68,10 +62,10 @@ class SeedSpread:
                 "class": row.name,
                 "label": row.label,
                 "metric": row.metric,
-                "mean": _plain(row.mean),
-                "sd": _plain(row.deviation),
+                "mean": or_none(row.mean),
+                "sd": or_none(row.deviation),
                 **{
-                    f"seed_{seed}": _plain(value)
+                    f"seed_{seed}": or_none(value)
                     for seed, value in zip(self.seeds, row.by_seed, strict=True)
                 },
             }
@@ -89,7 +83,9 @@ def average_scores(everything: Sequence[CaseScores]) -> dict[str, dict[int, Clas
         case: {
             label: ClassScores(
                 **{
-                    metric: _mean([getattr(one[case][label], metric) for one in everything])
+                    metric: mean_of_defined(
+                        [getattr(one[case][label], metric) for one in everything]
+                    )
                     for metric in METRICS
                 }
             )
@@ -122,19 +118,5 @@ def spread_of(scores: Mapping[int, CaseScores], names: Mapping[int, str]) -> See
 
 def write_spread(spread: SeedSpread, folder: Path) -> None:
     """Write ``seeds.json`` and ``seeds.csv``."""
-    rows = spread.to_rows()
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "seeds.csv", text.getvalue())
+    write_text(folder / "seeds.csv", csv_text(spread.to_rows()))
     write_text(folder / "seeds.json", json_text(spread.to_json()) + "\n")
-
-
-def _mean(values: Sequence[float]) -> float:
-    kept = [value for value in values if not math.isnan(value)]
-    return sum(kept) / len(kept) if kept else math.nan
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -25,6 +25,7 @@ from voxseg.documents import document
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.nifti import write_mask
 from voxseg.files import replacing, write_text
+from voxseg.metrics.summary import mean_of_defined
 from voxseg.metrics.superpixels import oracle_dice
 from voxseg.schemas import SUPERVOXELS
 
@@ -82,7 +83,7 @@ class CaseMap:
     @property
     def mean(self) -> float:
         """Mean oracle Dice of the foreground; NaN without a label."""
-        return _mean(list(self.dice.values()))
+        return mean_of_defined(list(self.dice.values()))
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class SupervoxelReport:
         """Oracle Dice of each class, averaged over the cases that have it."""
         classes = sorted({value for case in self.cases for value in case.dice})
         return {
-            value: _mean([case.dice[value] for case in self.cases if value in case.dice])
+            value: mean_of_defined([case.dice[value] for case in self.cases if value in case.dice])
             for value in classes
         }
 
@@ -115,7 +116,7 @@ class SupervoxelReport:
             "cases": [vars(case) | {"mean": case.mean} for case in self.cases],
             "class_names": self.class_names,
             "mean_dice": self.means,
-            "mean": _mean([case.mean for case in self.cases if case.dice]),
+            "mean": mean_of_defined([case.mean for case in self.cases if case.dice]),
             "search": [vars(point) for point in self.search],
             "sweep": [vars(point) for point in self.sweep],
             "plot": self.plot,
@@ -277,9 +278,11 @@ def _measure(subjects: Sequence[_Subject], settings: SupervoxelSettings) -> Poin
     oracles, counts = [], []
     for subject in subjects:
         regions = subject.divide(settings)
-        oracles.append(_mean(list(subject.oracle(regions).values())))
+        oracles.append(mean_of_defined(list(subject.oracle(regions).values())))
         counts.append(int(regions.max()) + 1)
-    return Point(settings.method, settings.size_mm, float(np.mean(counts)), _mean(oracles))
+    return Point(
+        settings.method, settings.size_mm, float(np.mean(counts)), mean_of_defined(oracles)
+    )
 
 
 def _search(
@@ -355,12 +358,6 @@ def _csv(report: SupervoxelReport) -> str:
         cells = ["" if math.isnan(score) else f"{score:.6f}" for score in [*scores, case.mean]]
         writer.writerow([case.case_id, case.num_supervoxels, *cells])
     return text.getvalue()
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean of what is defined; NaN of nothing."""
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _sweep(

@@ -31,6 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
 
+from voxseg.metrics.summary import or_none
+
 NUM_BINS = 15
 """Of equal width, from 0 to 1; Guo et al. use as many."""
 MARGIN_MM = 5.0
@@ -273,10 +275,10 @@ def _check(probabilities: Array, truth: Array, spacing: Sequence[float]) -> None
 def reliability_to_json(one: Reliability) -> dict[str, Any]:
     """Turn counts and what follows from them into plain values; NaN becomes None."""
     return {
-        "ece": _cell(one.ece),
-        "mce": _cell(one.mce),
-        "overconfidence": _cell(one.overconfidence),
-        "brier": _cell(one.brier),
+        "ece": or_none(one.ece),
+        "mce": or_none(one.mce),
+        "overconfidence": or_none(one.overconfidence),
+        "brier": or_none(one.brier),
         "voxels": list(one.voxels),
         "confidence_sum": list(one.confidence),
         "correct": list(one.correct),
@@ -296,7 +298,3 @@ def reliability_from_json(content: Mapping[str, Any]) -> Reliability:
         tuple(int(n) for n in content["correct"]),
         float(content["squared_error"]),
     )
-
-
-def _cell(value: float) -> float | None:
-    return None if math.isnan(value) else value

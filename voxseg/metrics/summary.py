@@ -7,6 +7,7 @@ mean with background stands beside it. Standard deviations are over cases, with 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -74,8 +75,8 @@ class Summary:
             flat: dict[str, Cell] = {"class": row.name, "label": row.label}
             for metric in METRICS:
                 statistic = row.statistics.get(metric)
-                flat[f"{metric}_mean"] = _cell(statistic.mean) if statistic else None
-                flat[f"{metric}_sd"] = _cell(statistic.deviation) if statistic else None
+                flat[f"{metric}_mean"] = or_none(statistic.mean) if statistic else None
+                flat[f"{metric}_sd"] = or_none(statistic.deviation) if statistic else None
                 flat[f"{metric}_cases"] = statistic.defined if statistic else None
                 flat[f"{metric}_undefined"] = statistic.undefined if statistic else None
             table.append(flat)
@@ -116,7 +117,7 @@ def case_rows(cases: CaseScores, names: Mapping[int, str] | None = None) -> list
         for label, scores in classes.items():
             row: dict[str, Cell] = {"case": case_id}
             row |= {"class": class_name(label, names), "label": label}
-            row |= {metric: _cell(getattr(scores, metric)) for metric in METRICS}
+            row |= {metric: or_none(getattr(scores, metric)) for metric in METRICS}
             rows.append(row)
     return rows
 
@@ -126,7 +127,7 @@ def foreground_means(
 ) -> dict[str, float]:
     """Mean of one score over the foreground classes of each case; NaN where it has none."""
     return {
-        case_id: _nan_mean(
+        case_id: mean_of_defined(
             getattr(scores, metric) for label, scores in classes.items() if label != background
         )
         for case_id, classes in cases.items()
@@ -162,7 +163,7 @@ def _mean_row(
     statistics = {}
     for metric in metrics:
         per_case = [[getattr(s[label], metric) for label in labels] for s in cases.values()]
-        statistics[metric] = _statistic([_nan_mean(values) for values in per_case])
+        statistics[metric] = _statistic([mean_of_defined(values) for values in per_case])
     return SummaryRow(name, None, statistics)
 
 
@@ -176,10 +177,17 @@ def _statistic(values: list[float]) -> Statistic:
     )
 
 
-def _nan_mean(values: Iterable[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN where none is defined."""
     kept = [value for value in values if not math.isnan(value)]
-    return sum(kept) / len(kept) if kept else math.nan
+    return math.fsum(kept) / len(kept) if kept else math.nan
 
 
-def _cell(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def or_none(value: Any) -> Any:
+    """Make an undefined number (NaN) None: an empty field in CSV, null in JSON."""
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def in_cases(number: int) -> str:
+    """Say how many cases, in words: "1 case", "2 cases"."""
+    return f"{number} case" if number == 1 else f"{number} cases"
