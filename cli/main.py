@@ -73,8 +73,7 @@ def root(
     if debug:
         os.environ["VOXSEG_DEBUG"] = "1"
     if threads:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-            os.environ[name] = str(threads)
+        os.environ.update(dict.fromkeys(process.THREAD_VARIABLES, str(threads)))
 
 
 app.command()(demo.demo)

@@ -67,7 +67,9 @@ def test_crossval_with_seeds_prints_their_spread(voxseg, data, tmp_path):
     assert (run / "seed-0" / "calibration.json").is_file()
     fewer = voxseg(*words, "--seeds", "1", "--resume")
     assert (fewer.code, "begun with 2 seeds" in fewer.err) == (2, True)
-    assert voxseg("predict", run, data / "s0.nii.gz", "-o", tmp_path / "s0.nii.gz").code == 0
+    assert voxseg("predict", run, data / "s0.nii.gz", "-o", tmp_path / "masks").code == 0
+    manifest = json.loads((tmp_path / "masks" / "predict_manifest.json").read_text())
+    assert len({network["sha256"] for network in manifest["networks"]}) == 4  # 2 seeds, 2 folds
 
 
 @pytest.mark.slow

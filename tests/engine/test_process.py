@@ -1,5 +1,6 @@
 """The program's memory settings, each in a process of its own: they cannot be taken back."""
 
+import json
 import os
 import subprocess
 import sys
@@ -103,3 +104,18 @@ def test_prepare_does_nothing_without_glibc(monkeypatch):
 def test_other_systems_have_no_glibc(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert process._glibc() is None
+
+
+def test_a_child_finds_what_its_parent_finds_and_takes_its_threads():
+    code = "import json, os, sys, torch; print(json.dumps([sys.path, torch.get_num_threads()]))"
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", code], env=process.child_environment(1),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    path, threads = json.loads(answer.stdout)
+    # In the order of the parent: nothing gets before the standard library that was behind it.
+    assert [one for one in path if one in sys.path] == [one for one in sys.path if one]
+    assert threads == 1
+    environment = process.child_environment(3)
+    for library in ("OMP", "MKL", "NUMBA", "OPENBLAS"):
+        assert environment[f"{library}_NUM_THREADS"] == "3"

@@ -11,7 +11,7 @@ from voxseg.data.prepare import Prepared, prepare_case, working_grid
 from voxseg.data.resample import Scores
 from voxseg.data.volume import read_geometry
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
-from voxseg.engine.checkpoint import checkpoint_path, load_checkpoint
+from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
 from voxseg.engine.gather import Gathered, Wanted
@@ -36,7 +36,7 @@ class Predictor:
     def __init__(self, checkpoint: Path, device: str = "auto", low_memory: bool = False) -> None:
         self._networks: list[VoxResNet] = []
         configs: list[Config] = []
-        for path in _checkpoints(checkpoint):
+        for path in member_checkpoints(checkpoint):
             content = load_checkpoint(path)
             network, config = network_of(content, path)
             self._networks.append(network)
@@ -151,11 +151,3 @@ class Predictor:
             coordinates=self.config.data.coordinates,
             flip_axes=self.config.augment.flip_axes if tta else (),
         )
-
-
-def _checkpoints(path: Path) -> list[Path]:
-    folds: list[Path] = []
-    if path.is_dir():
-        for pattern in ("fold-*", "seed-*/fold-*"):
-            folds = folds or sorted(path.glob(f"{pattern}/checkpoints/best.pt"))
-    return folds or [checkpoint_path(path)]

@@ -29,7 +29,7 @@ SWITCH = "VOXSEG_MEMORY"
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
 WAITING = "OMP_WAIT_POLICY"
 
-_THREADS = (
+THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
     "NUMBA_NUM_THREADS",
@@ -74,7 +74,7 @@ def child_environment(threads: int) -> dict[str, str]:
     """Environment of a Python process that finds what this one finds, with so many CPU threads."""
     # The whole path in its order: a part of it alone would go before the standard library.
     found = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-    return {**os.environ, **dict.fromkeys(_THREADS, str(threads)), "PYTHONPATH": found}
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), "PYTHONPATH": found}
 
 
 def most_kept() -> int:

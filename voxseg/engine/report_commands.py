@@ -150,11 +150,10 @@ def _labelled_images(place: Path) -> dict[str, tuple[Path, ...]]:
 
 def _networks(checkpoint: Path) -> list[dict[str, Any]]:
     """Each network's file, its hash, and what its run's manifest says of its making."""
-    folds = sorted(checkpoint.glob("fold-*/checkpoints/best.pt")) if checkpoint.is_dir() else []
-    inside = checkpoint / "checkpoints" / "best.pt"
-    single = inside if inside.is_file() else checkpoint
+    from voxseg.engine.checkpoint import member_checkpoints  # torch
+
     found = []
-    for path in folds or [single]:
+    for path in member_checkpoints(checkpoint):
         own = read_manifest(path.parent.parent / "manifest.json")
         kept = ("written", "versions", "git_commit", "device", "precision", "split_hash", "steps")
         facts = {key: own[key] for key in kept if key in own}
