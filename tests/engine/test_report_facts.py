@@ -68,8 +68,12 @@ def test_facts_of_a_prediction():
         "Trained": "t",
         "Checkpoint, SHA-256": f"{'1' * 12}, {'2' * 12}",
         "Averaged over flips": "yes",
+        "Post-processing": "none",
         "Time": "3.0 s for 2 cases",
     }
+    kept = {"seconds": 1.5, "postprocessing": "class 1: largest component"}
+    facts = run_facts(source("predict", manifest=manifest, outcomes=(kept, {"seconds": 0.5})))
+    assert facts["Post-processing"] == "class 1: largest component"
 
 
 def test_failures_and_kept_masks_are_said():
