@@ -6,13 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxseg.data.names import case_name, is_volume_file
 from voxseg.data.volume import (
-    case_name,
     check_same_grid,
     content_hash,
     file_hash,
     form_distance,
-    is_volume_file,
     read_channels,
     read_geometry,
     read_image,

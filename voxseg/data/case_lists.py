@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxseg.data.cases import Case
-from voxseg.data.volume import case_name
+from voxseg.data.names import case_name
 from voxseg.errors import DataError
 
 CASE_COLUMNS = ("case", "case_id", "id", "subject")

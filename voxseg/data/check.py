@@ -34,7 +34,8 @@ from voxseg.data.check_header import StoredHeader, read_content, stored_voxels
 from voxseg.data.check_set import duplicates, set_findings
 from voxseg.data.layouts import find_cases
 from voxseg.data.pairing import is_marked_label
-from voxseg.data.volume import Volume, read_channels, read_label
+from voxseg.data.reading import read_channels, read_label
+from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
 __all__ = [

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset
+from voxseg.data.names import case_name, is_volume_file
 from voxseg.data.pairing import (
     Source,
     channel_sources,
@@ -24,7 +25,6 @@ from voxseg.data.pairing import (
     refuse_incomplete_channels,
     single_sources,
 )
-from voxseg.data.volume import case_name, is_volume_file
 from voxseg.errors import DataError
 
 __all__ = ["Case", "Dataset", "find_cases"]

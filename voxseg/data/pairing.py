@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxseg.data.volume import case_name
+from voxseg.data.names import case_name
 from voxseg.errors import DataError
 
 _LABEL_WORDS = (

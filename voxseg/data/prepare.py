@@ -13,6 +13,7 @@ import numpy as np
 
 from voxseg.data.layouts import Case
 from voxseg.data.orientation import Orientation, orientation_of
+from voxseg.data.reading import read_channels, read_label
 from voxseg.data.resample import (
     Scores,
     argmax_on_grid,
@@ -21,7 +22,7 @@ from voxseg.data.resample import (
     resample_label,
 )
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
-from voxseg.data.volume import Volume, check_same_grid, read_channels, read_label
+from voxseg.data.volume import Volume, check_same_grid
 from voxseg.errors import DataError
 
 Normalisation = Literal["zscore", "median", "none"]

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import logging
 import math
-import re
 import threading
 import warnings
 import zlib
@@ -28,13 +27,13 @@ from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
+from voxseg.data.names import is_volume_file
 from voxseg.data.sniff import describe_head, nifti_version, read_head
 from voxseg.errors import DataError
 
 GRID_TOLERANCE_VOXELS = 0.01
 """Two grids are the same if no corner of one lies further than this from the other's."""
 
-_SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _WHOLE_TOLERANCE = 1e-4  # rounding noise of scaled integers, e.g. 255 * float32(1 / 255)
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more
@@ -56,7 +55,7 @@ class Volume:
     affine: np.ndarray[Any, Any]
     """(4, 4) float64, voxel indices to world coordinates in the file's units."""
     header: Any
-    """A copy of nibabel's header of the file, extensions included."""
+    """A copy of nibabel's header of the file, extensions included; None of a photograph."""
     path: Path
     """Where it was read."""
     trailing: int = 0
@@ -72,24 +71,17 @@ class Volume:
         """Voxel size in mm along X, Y, Z: lengths of the affine's columns in the file's units.
 
         ``pixdim`` has no say, so the size is that of the world the masks land in; ``check`` tells
-        where the two disagree. Headers without a unit, or with an unknown one, count as mm.
+        where the two disagree. Headers without a unit, or with an unknown one, count as mm; the
+        pixels of a photograph have size 1.
         """
+        if self.header is None:
+            return (1.0, 1.0, 1.0)
         try:
             unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
         except KeyError:  # a code that the standard does not know
             unit = 1.0
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * unit
         return tuple(float(length) for length in lengths)
-
-
-def is_volume_file(path: Path) -> bool:
-    """Tell whether the name is that of a NIfTI volume; hidden files (``._x.nii``) are not."""
-    return bool(_SUFFIX.search(path.name)) and not path.name.startswith(".")
-
-
-def case_name(path: Path) -> str:
-    """Return the file's name without ``.nii`` or ``.nii.gz``."""
-    return _SUFFIX.sub("", path.name)
 
 
 def read_image(path: Path) -> Volume:
@@ -275,7 +267,7 @@ def content_hash(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> s
 def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:
     """Return the scaled voxels (or zeros) as the file shapes them, at least 3D, and the image."""
     path = Path(path)
-    if not path.is_dir() and not _SUFFIX.search(path.name):
+    if not path.is_dir() and not is_volume_file(path.with_name(path.name.lstrip("."))):
         raise DataError(f"{path} is neither .nii nor .nii.gz; convert it to NIfTI")
     head = read_head(path)
     version = nifti_version(head)

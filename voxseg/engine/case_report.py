@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from voxseg.data.volume import Volume, check_same_grid, read_channels, read_image, read_label
+from voxseg.data.reading import read_channels, read_label
+from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks

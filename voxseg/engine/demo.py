@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.cases import Case
+from voxseg.data.reading import read_label
 from voxseg.data.simulate import CLASS_NAMES, simulate_subject
-from voxseg.data.volume import read_image, read_label
+from voxseg.data.volume import read_image
 from voxseg.documents import write_document
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.layouts import find_cases
+from voxseg.data.names import case_name, is_volume_file
 from voxseg.data.pairing import is_marked_label, pair, single_sources
-from voxseg.data.volume import case_name, check_same_grid, is_volume_file, read_label
+from voxseg.data.reading import read_label
+from voxseg.data.volume import check_same_grid
 from voxseg.documents import document, json_text
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.layouts import Case, Dataset, find_cases
+from voxseg.data.reading import read_channels, read_label
 from voxseg.data.splits import Fold, read_split
-from voxseg.data.volume import read_channels, read_label
 from voxseg.documents import refuse_newer, write_document
 from voxseg.engine.calibration import (
     CALIBRATION,
@@ -30,7 +30,7 @@ from voxseg.engine.predict import Predictor
 from voxseg.engine.run_folder import SCORES, open_run
 from voxseg.engine.train import TrainRequest, pick, train_fold
 from voxseg.errors import DataError
-from voxseg.export.nifti import write_mask
+from voxseg.export.masks import write_mask
 from voxseg.metrics.case import ClassScores, score_case
 from voxseg.schemas import SCORES as FORM
 

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from voxseg.data.layouts import Case, find_cases
+from voxseg.data.names import is_volume_file
 from voxseg.data.prepare import Prepared
-from voxseg.data.volume import Volume, is_volume_file, read_geometry
+from voxseg.data.reading import read_geometry
+from voxseg.data.volume import Volume
 from voxseg.documents import document, json_text
 from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.config import Config
@@ -26,7 +28,7 @@ from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
-from voxseg.export.nifti import write_map, write_mask
+from voxseg.export.masks import write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
 from voxseg.schemas import PREDICT

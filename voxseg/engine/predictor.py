@@ -8,8 +8,8 @@ import numpy as np
 
 from voxseg.data.layouts import Case
 from voxseg.data.prepare import Prepared, prepare_case, working_grid
+from voxseg.data.reading import read_geometry
 from voxseg.data.resample import Scores
-from voxseg.data.volume import read_geometry
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
 from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
 from voxseg.engine.config import Config

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from voxseg.data.volume import read_label
+from voxseg.data.reading import read_label
 from voxseg.engine.evaluate import BACKGROUND
 from voxseg.engine.report_sources import ReportSource
 from voxseg.errors import VoxsegError

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxseg.data.layouts import Case, find_cases
+from voxseg.data.names import is_volume_file
 from voxseg.data.prepare import MaskMode, foreground, read_case
 from voxseg.data.superpixels import Method, SupervoxelSettings, compute_supervoxels
-from voxseg.data.volume import Volume, is_volume_file
+from voxseg.data.volume import Volume
 from voxseg.documents import document
 from voxseg.errors import DataError, UsageError, VoxsegError
-from voxseg.export.nifti import write_mask
+from voxseg.export.masks import write_mask
 from voxseg.files import replacing, write_text
 from voxseg.metrics.summary import mean_of_defined
 from voxseg.metrics.superpixels import oracle_dice

@@ -1,0 +1,46 @@
+"""Read the files of a case, whatever they are: NIfTI volumes, or photographs and their masks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxseg.data import images, volume
+from voxseg.data.names import is_image_file
+from voxseg.data.volume import Volume
+from voxseg.errors import DataError
+
+
+def read_channels(paths: Sequence[Path]) -> Volume:
+    """Read the channels of one case, float32 (C, X, Y, Z); of a photograph (3, H, W, 1).
+
+    Raises:
+        DataError: As ``volume.read_channels`` and ``images.read_photograph``.
+    """
+    if _is_photograph(paths):
+        return images.read_photograph(paths[0])
+    return volume.read_channels(paths)
+
+
+def read_label(path: Path) -> Volume:
+    """Read a label map, int32 (X, Y, Z); of a photograph (H, W, 1).
+
+    Raises:
+        DataError: As ``volume.read_label`` and ``images.read_mask``.
+    """
+    return images.read_mask(path) if is_image_file(path) else volume.read_label(path)
+
+
+def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
+    """Read where a case lies, and how many bytes reading it takes, from its headers alone."""
+    if _is_photograph(paths):
+        return images.photograph_geometry(paths)
+    return volume.read_geometry(paths)
+
+
+def _is_photograph(paths: Sequence[Path]) -> bool:
+    if not is_image_file(paths[0]):
+        return False
+    if len(paths) > 1:
+        raise DataError(
+            f"{paths[1]} is a second picture of one case with {paths[0]}; a case has one picture"
+        )
+    return True
