@@ -25,7 +25,8 @@ from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
 from voxseg.data.volume import Volume, check_same_grid
 from voxseg.errors import DataError
 
-Normalisation = Literal["zscore", "median", "none"]
+Normalisation = Literal["zscore", "median", "none", "imagenet", "unit"]
+Plane = Literal["none", "axial", "coronal", "sagittal", "all"]
 MaskMode = Literal["auto", "nonzero", "all"]
 OUTSIDE = -4.0
 """What a z-scored image holds outside the foreground: one value for every subject.
@@ -33,6 +34,11 @@ OUTSIDE = -4.0
 A stripped background would else lie at (0 - mean) / deviation, which differs by subject, and
 intensity augmentation would move it: networks then see tissue where there is nothing.
 """
+IGNORED = 255
+"""Class index of a voxel that counts neither in training nor in scores; classes are fewer then."""
+_SLICE_AXES: dict[Plane, tuple[int, ...]] = {
+    "none": (), "axial": (2,), "coronal": (1,), "sagittal": (0,), "all": (2, 1, 0),
+}  # fmt: skip
 _AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
 
 
@@ -47,11 +53,19 @@ class PrepareSettings:
     margin_voxels: int = 4
     """Voxels kept around the foreground's box."""
     normalise: Normalisation = "zscore"
-    """Inside the foreground: "zscore" (outside: -4), "median" (divide by it: 0 stays 0), "none"."""
+    """Inside the foreground: "zscore" (outside: -4), "median" (divide by it: 0 stays 0), "none". Of
+    photographs: "imagenet" (mean and deviation of ImageNet's channels), "unit" (0 to 1)."""
     clip_percentiles: tuple[float, ...] = (0.5, 99.5)
     """Intensities beyond these percentiles of the foreground are clipped first; empty for none."""
     coordinates: bool = False
     """Add the position within the foreground's box, in [-1, 1] along each axis, as channels."""
+    plane: Plane = "none"
+    """Slices that a 2D network sees: of one plane, or of "all" three, whose answers are averaged;
+    "none" sees volumes. Photographs are axial slices."""
+    neighbours: int = 0
+    """Slices on each side of a slice that are further channels (2.5D)."""
+    square_pixels: bool = True
+    """With ``plane`` and without ``spacing_mm``: resample to the plane's smaller pixel size."""
 
     def __post_init__(self) -> None:
         if any(s <= 0 for s in self.spacing_mm) or len(self.spacing_mm) not in (0, 2, 3):
@@ -61,6 +75,16 @@ class PrepareSettings:
             raise ValueError(f"data.clip_percentiles must be two, rising, in [0, 100]: {low_high}")
         if self.margin_voxels < 0:
             raise ValueError(f"data.margin_voxels must not be negative: {self.margin_voxels}")
+        if self.neighbours < 0 or (self.neighbours and self.plane == "none"):
+            raise ValueError(
+                f"data.neighbours is {self.neighbours}: it must not be negative, and slices need "
+                "data.plane"
+            )
+
+    @property
+    def slice_axes(self) -> tuple[int, ...]:
+        """Axes (RAS+) along which volumes are cut into slices; none for a network of volumes."""
+        return _SLICE_AXES[self.plane]
 
 
 @dataclass(frozen=True)

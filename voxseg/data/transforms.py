@@ -37,6 +37,8 @@ class AugmentSettings:
     """Largest rotation about each axis."""
     scale: float = 0.1
     """Largest relative change of size."""
+    resize: tuple[float, ...] = ()
+    """Smallest and largest factor of size, drawn anew for every patch; empty for none."""
     intensity_probability: float = 0.3
     """Share of patches, for each of brightness, contrast, gamma, smoothing."""
     contrast: float = 0.15
@@ -57,6 +59,8 @@ class AugmentSettings:
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"augment.{name} must not be negative, got {value}")
+        if self.resize and not (len(self.resize) == 2 and 0 < self.resize[0] <= self.resize[1]):
+            raise ValueError(f"augment.resize must be two factors, rising, got {self.resize}")
         if self.gamma >= 1 or self.scale >= 1:
             raise ValueError("augment.gamma and augment.scale must be under 1")
 

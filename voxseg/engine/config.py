@@ -20,8 +20,20 @@ from voxseg.data.superpixels import SupervoxelSettings
 from voxseg.data.transforms import AugmentSettings
 from voxseg.engine.device import Layout, Precision
 from voxseg.errors import UsageError
-from voxseg.models import Design, Fusion, Norm, Reduce
+from voxseg.models import (
+    Context,
+    Depth,
+    Design,
+    FinestStride,
+    Fusion,
+    Norm,
+    OutputStride,
+    Reduce,
+    Version,
+)
 from voxseg.tasks.segmentation import LossKind
+
+Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,30 +44,81 @@ class LabelConfig:
     """Background first; empty takes every value found in the training labels."""
     names: tuple[str, ...] = ()
     """A name for each value; empty takes the data set's, or "class N"."""
+    ignore: tuple[int, ...] = ()
+    """Values of voxels that count neither in training nor in scores."""
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.values) & set(self.ignore))
+        if both:
+            raise ValueError(f"labels.values and labels.ignore both list {both}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which VoxResNet."""
+    """Which network; what another network than the chosen one has must keep its default."""
 
+    network: Network = "voxresnet"
+    """"voxresnet" sees volumes, or slices with ``data.plane``; the others see slices and images."""
     design: Design = "V3"
     """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
-    stages: int = 1
-    """Stride-2 stages: 3 is the full network, 1 the Reduced one."""
-    width_divisor: int = 8
-    """f: all widths of the full network are divided by it."""
     reduce: Reduce = "max"
     """Supervoxel pooling: "max" or "mean"."""
+    stages: int = 1
+    """VoxResNet's stride-2 stages: 3 is the full network, 1 the Reduced one."""
+    width_divisor: int = 8
+    """f: all widths of the full VoxResNet are divided by it."""
     fusion: Fusion = "features"
-    """How taps meet: "features", the classical "scores", or a coarse-to-fine "decoder"."""
+    """How VoxResNet's taps meet: "features", the classical "scores", or a "decoder"."""
     widths: tuple[int, ...] = ()
-    """Channels of the stem and of each stage before the division; empty: 32, 64, 64, ..."""
+    """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ..."""
     norm: Norm = "batch"
-    """Normalisation layer: "batch", "instance" or "group"."""
+    """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
+    version: Version = "released"
+    """Which ENet: "released", "script" or "port"."""
+    depth: Depth = 18
+    """Of the ResNet behind FCN, SMP and DeepLab: 18, 34, 50 or 101."""
+    finest_stride: FinestStride = 32
+    """FCN32s or FCN8s."""
+    context: Context = "vortex"
+    """DeepLab's: "aspp", "aspp+", "module-a5", "module-a9", "module-a13" or "vortex"."""
+    output_stride: OutputStride = 8
+    """DeepLab's: 8 or 16."""
+    multi_grid: tuple[int, ...] = (1, 2, 4)
+    """Factors on the dilations of DeepLab's last stage, one a block (ResNet-18 has two)."""
+    part: Literal["all", "encoder"] = "all"
+    """"encoder" trains ENet's encoder alone, the first of its two steps."""
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
             raise ValueError("model.stages and model.width_divisor must be at least 1")
+        own = _OWN[self.network]
+        for one in dataclasses.fields(self):
+            given = getattr(self, one.name) != one.default
+            if given and one.name not in ("network", *own):
+                raise ValueError(
+                    f"model.{one.name} is nothing that {self.network} has; it has {', '.join(own)}"
+                )
+
+    @property
+    def pools(self) -> bool:
+        """Whether the network wants superpixels."""
+        return self.network in ("voxresnet", "enet") and self.design != "V0"
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether the network sees two axes only."""
+        return self.network != "voxresnet"
+
+
+_OWN: dict[Network, tuple[str, ...]] = {
+    "voxresnet": (
+        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm",
+    ),
+    "enet": ("design", "reduce", "version", "part"),
+    "fcn": ("depth", "finest_stride"),
+    "smp": ("depth",),
+    "deeplab": ("depth", "context", "output_stride", "multi_grid"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +132,14 @@ class TrainConfig:
     sync_batchnorm: bool = True
     """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
-    """Size of a training patch, RAS+ order."""
+    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
     class_share: float = 0.67
     """Share of patches centred near a voxel of a drawn class; the others fall anywhere."""
     loss: LossKind = "dice_ce"
+    class_weights: Literal["none", "enet"] = "none"
+    """Of cross-entropy: "enet" is 1 / ln(c + p), p the class's share of the training pixels."""
+    class_weight_c: float = 1.02
+    """c: weights lie below 1 / ln(c); ENet's encoder has 1.2."""
     optimiser: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -94,6 +161,10 @@ class TrainConfig:
     """Wall-clock budget; 0 for none. The schedule then follows the clock if it is ahead."""
     validate_every: int = 5
     """Epochs between validations on whole volumes."""
+    select: Literal["dice", "iou"] = "dice"
+    """What the best weights are chosen by: mean foreground Dice, or mean IoU of all classes."""
+    freeze_batchnorm: bool = False
+    """Keep the batch norms' statistics and do not train their scales (DeepLab's later stages)."""
     patience: int = 0
     """Validations without a better score before stopping; 0 never stops early."""
     precision: Precision = "auto"
@@ -122,6 +193,8 @@ class TrainConfig:
             raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}")
         if any(n < 1 for n in self.patch_voxels):
             raise ValueError(f"train.patch_voxels must be positive, got {self.patch_voxels}")
+        if self.class_weight_c <= 1:
+            raise ValueError(f"train.class_weight_c must be above 1, got {self.class_weight_c}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +205,8 @@ class PredictConfig:
     """Size of one window where neither the whole volume nor exact tiles fit the budget."""
     overlap: float = 0.5
     """Fraction of a window shared with its neighbour, in [0, 1)."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which slices and images are seen with --tta, relative to their own."""
     memory_gb: float = 0.0
     """Budget for one forward pass; 0 takes half of what is free. Probabilities that must be kept
     go to a file beside the output where they need more than it."""
@@ -139,6 +214,8 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < 1:
             raise ValueError(f"predict.overlap must be in [0, 1), got {self.overlap}")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"predict.scales must be positive, got {self.scales}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,10 +349,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         allowed = typing.get_args(hint)
         if value not in allowed:
-            hint_text = _hint(str(value), allowed)
-            raise UsageError(
-                f"{where} must be one of {', '.join(allowed)}, got {value!r}{hint_text}"
-            )
+            known = [str(one) for one in allowed]
+            hint_text = _hint(str(value), known)
+            raise UsageError(f"{where} must be one of {', '.join(known)}, got {value!r}{hint_text}")
         return value
     if origin in (types.UnionType, typing.Union):
         return _convert_union(hint, value, where)

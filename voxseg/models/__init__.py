@@ -9,12 +9,17 @@ from torch import nn
 from voxseg.layers.superpixel import Design as Design
 from voxseg.layers.superpixel import Reduce as Reduce
 from voxseg.layers.voxres import Norm as Norm
+from voxseg.models.deeplab import Context as Context
 from voxseg.models.deeplab import DeepLab as DeepLab
 from voxseg.models.deeplab import build_deeplab as build_deeplab
 from voxseg.models.enet import ENet as ENet
+from voxseg.models.enet import Version as Version
 from voxseg.models.enet_weights import load_published_weights as load_published_weights
 from voxseg.models.fcn import FCN as FCN
+from voxseg.models.fcn import FinestStride as FinestStride
 from voxseg.models.fcn import SplitMergeFCN as SplitMergeFCN
+from voxseg.models.resnet import Depth as Depth
+from voxseg.models.resnet import OutputStride as OutputStride
 from voxseg.models.resnet import ResNet as ResNet
 from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
