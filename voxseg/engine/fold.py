@@ -30,7 +30,7 @@ from voxseg.engine.predict import Predictor
 from voxseg.engine.run_folder import SCORES, open_run
 from voxseg.engine.train import TrainRequest, pick, train_fold
 from voxseg.errors import DataError
-from voxseg.export.masks import write_mask
+from voxseg.export.masks import mask_name, write_mask
 from voxseg.metrics.case import ClassScores, score_case
 from voxseg.schemas import SCORES as FORM
 
@@ -127,6 +127,7 @@ def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
 
 def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
     predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
+    labels = predictor.config.labels
     scores: dict[str, Mapping[int, Any]] = {}
     counted: StoredCalibration | None = None
     for case in cases:
@@ -134,11 +135,12 @@ def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], No
         source, truth = read_channels(case.images), read_label(case.label)
         prepared = predictor.prepare(case)
         probabilities = predictor.probabilities(prepared)
-        calibration = calibrate_case(prepared, truth, probabilities, predictor.config.labels)
+        calibration = calibrate_case(prepared, truth, probabilities, labels)
         counted = calibration if counted is None else counted + calibration
         label = predictor.label(prepared, probabilities)
-        write_mask(task.run / "predictions" / f"{case.case_id}.nii.gz", label, source)
-        values = predictor.config.labels.values
+        name = mask_name(case.case_id, is_image=case.is_image)
+        write_mask(task.run / "predictions" / name, label, source, labels.palette)
+        values = labels.values
         found = score_case(label.astype(np.int32), truth.array, values, truth.spacing, TOLERANCE_MM)
         scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
         mean = np.nanmean([found[v].dice for v in values[1:]])

@@ -12,6 +12,7 @@ from voxseg.layers.voxres import Norm as Norm
 from voxseg.models.deeplab import Context as Context
 from voxseg.models.deeplab import DeepLab as DeepLab
 from voxseg.models.deeplab import build_deeplab as build_deeplab
+from voxseg.models.enet import EncoderENet as EncoderENet
 from voxseg.models.enet import ENet as ENet
 from voxseg.models.enet import Version as Version
 from voxseg.models.enet_weights import load_published_weights as load_published_weights

@@ -43,6 +43,7 @@ class FCN(nn.Module):
 
     Attributes:
         receptive_field: pixels that one pixel of the last stage sees, by axis.
+        reach: None: scores are resized over the whole image, which is not to be cut into tiles.
         needs_superpixels: False.
 
     Raises:
@@ -50,6 +51,7 @@ class FCN(nn.Module):
     """
 
     needs_superpixels = False
+    reach: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class SplitMergeFCN(SMP):
 
     Attributes:
         receptive_field: pixels that one pixel's scores depend on, by axis.
+        reach: None: instead of tiles, sub-grids keep within a memory budget.
         needs_superpixels: False.
 
     Raises:
@@ -128,6 +131,7 @@ class SplitMergeFCN(SMP):
     """
 
     needs_superpixels = False
+    reach: tuple[int, ...] | None = None
 
     def __init__(
         self,
