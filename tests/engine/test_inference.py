@@ -272,11 +272,11 @@ def test_out_of_memory_goes_down_a_ladder_and_says_so():
     ensemble = Ensemble(networks=(net,), compute=COMPUTE, data=PrepareSettings())
     expected, how = gather(ensemble, case, WHOLE, Wanted())
     assert how == "whole volume at once"
-    greedy = Ensemble(
+    hungry = Ensemble(
         networks=(greedy(net, 60 * 44 * 48, ERRORS[2]),), compute=COMPUTE, data=PrepareSettings()
     )
     said = []
-    found, how = gather(greedy, case, WHOLE, Wanted(), say=said.append)
+    found, how = gather(hungry, case, WHOLE, Wanted(), say=said.append)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-5)
     assert said[0].startswith("a: out of memory (whole volume at once); trying ")
     assert how.endswith("did not fit")
