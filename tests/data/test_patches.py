@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from voxseg.data.grid import Grid
+from voxseg.data.normalise import OUTSIDE
 from voxseg.data.orientation import Orientation
 from voxseg.data.patches import PatchSampler
-from voxseg.data.prepare import OUTSIDE, Grid, Prepared
+from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment, AugmentSettings
 
 SHAPE = (20, 15, 12)

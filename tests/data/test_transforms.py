@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxseg.data.prepare import OUTSIDE
+from voxseg.data.normalise import OUTSIDE
 from voxseg.data.transforms import Augment, AugmentSettings
 
 OFF = {"flip_axes": (), "affine_probability": 0.0, "intensity_probability": 0.0}

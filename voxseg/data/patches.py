@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from voxseg.data.prepare import OUTSIDE, Prepared, coordinate_channels
+from voxseg.data.normalise import OUTSIDE
+from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.data.superpixels import compact
 from voxseg.data.transforms import Augment
 

@@ -20,7 +20,7 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 
-from voxseg.data.prepare import OUTSIDE
+from voxseg.data.normalise import OUTSIDE
 
 _SMOOTH = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
 
