@@ -186,6 +186,15 @@ def count_confusion(
     return Confusion(values, counts.astype(np.int64).reshape(size, size + 1))
 
 
+def occurring_values(label: NDArray[np.integer]) -> list[int]:
+    """Distinct values of an integer array that is not empty, sorted."""
+    low, high = int(label.min()), int(label.max())
+    if high - low < 2**16:
+        counts = np.bincount((label - low).ravel(), minlength=1)
+        return [int(value) + low for value in np.flatnonzero(counts)]
+    return [int(value) for value in np.unique(label)]
+
+
 def _places(values: NDArray[np.integer], labels: Sequence[int]) -> NDArray[np.intp]:
     """Place of each value among the sorted labels; their number for one that is not there."""
     if not labels:
