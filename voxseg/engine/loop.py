@@ -19,7 +19,7 @@ from typing import Any, cast, final
 import torch
 from torch import nn
 
-from voxseg.data.patches import Batch, PatchSampler
+from voxseg.data.patches import Batch, PatchSampler, PatchSettings
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -148,14 +148,17 @@ class TrainingRun:
         self._supervision = Supervision(settings, compute, self._num_classes, weight)
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
-        augment = Augment(config.augment, self._patch)
         self._sampler = PatchSampler(
             cases,
-            self._patch,
             self._num_classes,
-            class_share=settings.class_share,
-            augment=augment,
-            coordinates=config.data.coordinates,
+            PatchSettings(
+                voxels=self._patch,
+                class_share=settings.class_share,
+                coordinates=config.data.coordinates,
+                slice_axes=config.data.slice_axes,
+                neighbours=config.data.neighbours,
+            ),
+            Augment(config.augment, self._patch, is_image=cases[0].is_image),
             seed=settings.seed,
             share=(ranks.rank, ranks.size),
         )
