@@ -81,9 +81,15 @@ class _Prepare:
     def __call__(self, number: int) -> Prepared | str:
         """Give the prepared case, or the sentence that says what is wrong with its files."""
         config = self.config
-        supervoxels = config.supervoxels if config.model.design != "V0" else None
+        supervoxels = config.supervoxels if config.model.pools else None
         try:
-            case = prepare_case(self.cases[number], config.data, config.labels.values, supervoxels)
+            case = prepare_case(
+                self.cases[number],
+                config.data,
+                config.labels.values,
+                supervoxels,
+                config.labels.ignore,
+            )
         except DataError as error:
             return str(error)
         return case if self.folder is None else _in_files(case, self.folder)
