@@ -5,13 +5,14 @@ import io
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from voxseg.data.check import CheckReport, check_dataset, check_headers
+from voxseg.data.check_pictures import HABIT_KINDS
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
 from voxseg.documents import write_document
@@ -35,6 +36,7 @@ _MAY_CHANGE_ON_RESUME = {
     ("train", "patience"),
     ("train", "workers"),
 }
+_PHOTOGRAPHS_READ = 200  # before a training starts; all masks are read, for their classes
 _STOP_SECONDS = 20.0
 """What a process of several has to come to its next step when it is asked to stop; torchrun itself
 kills after 30 seconds."""
@@ -122,7 +124,9 @@ def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
     """
     dataset = find_cases(data, labels)
     check_headers(dataset).raise_for_errors()
-    return dataset, check_dataset(dataset)
+    report = check_dataset(dataset, most_photographs=_PHOTOGRAPHS_READ)
+    told = [str(one) for one in report.notes if one.kind in HABIT_KINDS]
+    return replace(dataset, notes=(*dataset.notes, *told)), report
 
 
 def dry_run_report(request: TrainRequest, say: Callable[[str], None]) -> str:
