@@ -96,3 +96,29 @@ def photographs():
     from . import photographs as made
 
     return made
+
+
+@pytest.fixture
+def save_pictures(rng):
+    """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.
+
+    Masks are grey PNGs whose pixels are the values in turn.
+    """
+
+    # Only here: the tests of the kernels run where few packages are.
+    from PIL import Image
+
+    def write(root, *names):
+        for entry in names:
+            name, _, values = entry.partition(":")
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if values:
+                pixels = np.resize([int(value) for value in values.split()], (3, 4))
+                is_wide = pixels.max() > 255
+                Image.fromarray(pixels.astype(np.uint16 if is_wide else np.uint8)).save(path)
+            else:
+                Image.fromarray(rng.integers(0, 256, (3, 4, 3)).astype(np.uint8)).save(path)
+        return root
+
+    return write
