@@ -27,6 +27,7 @@ def crossval(
     recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
+    plane: options.Plane = None,
     split: options.Split = None,
     epochs: options.Epochs = None,
     max_minutes: Annotated[
@@ -88,6 +89,7 @@ def crossval(
             recipe=recipe,
             config=config,
             settings=settings,
+            plane=plane,
             split=split,
             epochs=epochs,
             max_minutes=max_minutes,

@@ -65,10 +65,19 @@ def read_table(path: Path) -> tuple[dict[str, str], list[dict[str, str]]]:
     Raises:
         DataError: The file cannot be read or is not text.
     """
-    lines = _read_text(path).splitlines()
+    lines = read_lines(path)
     separator = max(",;\t", key=lines[0].count) if lines else ","
     rows = list(csv.DictReader(lines, delimiter=separator))
     return {name.strip().lower(): name for name in (rows[0] if rows else {}) if name}, rows
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file in UTF-8.
+
+    Raises:
+        DataError: It cannot be read or is not text.
+    """
+    return _read_text(path).splitlines()
 
 
 def read_json(path: Path) -> tuple[list[Case], list[Case]]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxseg.data import images, volume
+from voxseg.data import image_masks, images, volume
+from voxseg.data.image_masks import is_mask_file
 from voxseg.data.names import is_image_file
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
@@ -24,9 +25,9 @@ def read_label(path: Path) -> Volume:
     """Read a label map, int32 (X, Y, Z); of a photograph (H, W, 1).
 
     Raises:
-        DataError: As ``volume.read_label`` and ``images.read_mask``.
+        DataError: As ``volume.read_label`` and ``image_masks.read_mask``.
     """
-    return images.read_mask(path) if is_image_file(path) else volume.read_label(path)
+    return image_masks.read_mask(path) if is_mask_file(path) else volume.read_label(path)
 
 
 def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:

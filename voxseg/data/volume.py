@@ -38,6 +38,8 @@ _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 _WHOLE_TOLERANCE = 1e-4  # rounding noise of scaled integers, e.g. 255 * float32(1 / 255)
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more
 _SMALLEST_EDGE = 1e-6  # of a voxel, in the file's unit; smaller ones, and their inverse, are damage
+_WIDTH_BY_HEIGHT = slice(1, None, -1)  # of a photograph's (H, W, 1)
+_ONE_SIZE = "save both in one size (if one lies on its side: EXIF orientations are not applied)"
 _reading = threading.local()
 _DAMAGED = (
     EOFError, OSError, ValueError, OverflowError, zlib.error,
@@ -197,9 +199,12 @@ def check_same_grid(image: Volume, label: Volume) -> None:
     """
     cure = "resample one onto the other's grid"
     if image.shape != label.shape:
+        unit, axes = "voxels", slice(None)
+        if image.header is None:
+            unit, axes, cure = "pixels", _WIDTH_BY_HEIGHT, _ONE_SIZE
         raise DataError(
-            f"{label.path} has {_by(label.shape)} voxels but {image.path} has {_by(image.shape)}; "
-            f"{cure}"
+            f"{label.path} has {_by(label.shape[axes])} {unit} but {image.path} has "
+            f"{_by(image.shape[axes])}; {cure}"
         )
     distance = affine_distance(image.affine, label.affine, image.shape)
     if distance > GRID_TOLERANCE_VOXELS:
