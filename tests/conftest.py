@@ -88,3 +88,11 @@ def finish_run(tmp_path):
 def finished_run(finish_run):
     """Five cases, each more voxels off than the last."""
     return finish_run({f"case{n}": n for n in range(5)})
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Streets to score: their classes, truths and objects, and how to write a folder of them."""
+    from . import photographs as made
+
+    return made

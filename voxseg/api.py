@@ -227,6 +227,7 @@ def evaluate(
     *,
     tolerance_mm: float = 1.0,
     labels: Sequence[int] | None = None,
+    ignore: Sequence[int] | None = None,
     report: Place | None = None,
     images: Place | None = None,
     overwrite: bool = False,
@@ -240,8 +241,9 @@ def evaluate(
     if folder is not None:
         _evaluate.check_output(folder, overwrite=overwrite)
     evaluation = _evaluate.evaluate(
-        Path(prediction), Path(truth), labels=labels, tolerance_mm=tolerance_mm, notify=notify
-    )
+        Path(prediction), Path(truth), labels=labels, ignore=ignore, tolerance_mm=tolerance_mm,
+        notify=notify,
+    )  # fmt: skip
     if folder is not None:
         _evaluate.write_evaluation(evaluation, folder, overwrite=overwrite)
     if folder is not None or report is not None:

@@ -148,6 +148,14 @@ def test_slicers_table_gives_values_and_leaves_the_background_out(painted, tmp_p
     assert values(painted(BLACK, RED)) == [[0, 4]]
 
 
+def test_grey_levels_of_a_black_and_white_table_are_its_classes(tmp_path):
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / "m.png")
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nland,0,0,0\nroad,255,255,255\n")
+    assert values(tmp_path / "m.png") == [[0, 1]]
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nland,0,0,0\nroad,255,255,0\n")
+    assert values(tmp_path / "m.png") == [[0, 255]]
+
+
 def test_an_unknown_colour_is_named_with_the_nearest_class(painted, tmp_path):
     (tmp_path / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\ncar,200,10,10\n")
     message = refused(painted(BLACK, (199, 12, 10), (198, 9, 9)))
@@ -183,7 +191,10 @@ def test_camvids_colours_become_segnets_classes(painted, tmp_path):
 
 def test_vocs_palette_as_colours(painted, tmp_path):
     colours = [(0, 0, 0), (128, 0, 0), (0, 64, 128), (224, 224, 192)]
-    assert values(painted(*colours, folder=tmp_path / "SegmentationClass")) == [[0, 1, 20, 255]]
+    path = painted(*colours, folder=tmp_path / "SegmentationClass")
+    assert "nothing says which classes" in refused(path)  # not one of VOC's photographs
+    path = path.rename(path.with_name("2007_000033.png"))
+    assert values(path) == [[0, 1, 20, 255]]
 
 
 def test_a_jpeg_is_refused_whatever_its_name(tmp_path):
@@ -209,8 +220,8 @@ def test_a_mask_of_another_size_is_refused_in_pixels(tmp_path):
     Image.new("L", (5, 7)).save(tmp_path / "m.png")
     with pytest.raises(DataError) as caught:
         check_same_grid(read_photograph(tmp_path / "a.jpg"), read_mask(tmp_path / "m.png"))
-    assert "m.png has 5 x 7 pixels but" in str(caught.value)
-    assert "a.jpg has 7 x 5; save both in one size" in str(caught.value)
+    assert "m.png has 5x7 pixels but" in str(caught.value)
+    assert "a.jpg has 7x5; save both in one size" in str(caught.value)
 
 
 def test_sbd(tmp_path):

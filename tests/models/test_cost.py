@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from voxseg.layers.depth_first import LiveBytes
-from voxseg.models import ENet, SplitMergeFCN, VoxResNet, build_deeplab
+from voxseg.models import ENet, ResNet, SplitMergeFCN, VoxResNet, build_deeplab
 from voxseg.models.cost import count_flops, live_bytes
 
 CHAIN = (nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
@@ -33,11 +33,31 @@ def test_count_flops_golden_chain():
     assert count_flops(nn.Linear(4, 6), (5, 4)) == 2 * 4 * 6 * 5
 
 
+@pytest.mark.parametrize(
+    ("depth", "billions"), [(18, 1.814), (34, 3.664), (50, 4.089), (101, 7.801)]
+)
+def test_count_flops_golden_torchvision(depth, billions):
+    # Multiplications at 224x224 as torchvision lists them, with its classifier of 1000 classes.
+    with torch.device("meta"):
+        network = ResNet(3, depth=depth)
+    products = count_flops(network, (1, 3, 224, 224)) // 2 + 1000 * network.channels[-1]
+    assert products / 1e9 == pytest.approx(billions, abs=6e-4)
+
+
+def test_count_flops_golden_port():
+    # Counted in davidtvs/PyTorch-ENet itself, 19 classes.
+    with torch.device("meta"):
+        network = ENet(3, 19, version="port")
+    assert count_flops(network, (1, 3, 360, 640)) / 1e9 == pytest.approx(3.55, abs=5e-3)
+
+
 def test_count_flops_includes_the_superpixels_layer():
     v0, v3 = ENet(3, 5), ENet(3, 5, design="V3")
     difference = count_flops(v3, (1, 3, 16, 24), superpixels=COUNT)
     difference -= count_flops(v0, (1, 3, 16, 24))
     assert difference == 2 * 16 * 5 * COUNT
+    least = count_flops(v3, (1, 3, 16, 24)) - count_flops(v0, (1, 3, 16, 24))
+    assert least == 2 * 16 * 5
 
 
 @pytest.mark.parametrize(

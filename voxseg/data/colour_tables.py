@@ -17,12 +17,14 @@ import numpy as np
 from voxseg.data.camvid import CAMVID_COLOURS, ORIGINAL_LABELS
 from voxseg.data.case_lists import read_lines, read_table
 from voxseg.data.label_sets import CAMVID, VOC, VOID, Colour, LabelClass, LabelSet
+from voxseg.data.voc import VOC_MASKS, is_voc_name
 from voxseg.errors import DataError
 
 TABLE_FILES = ("label_colors.txt", "class_dict.csv", "labels.csv")
 """Names that a table may have, the one that counts first."""
 
-_UNCOUNTED = frozenset({"void", "unlabelled", "unlabeled", "unknown", "ignore", "ignored"})
+UNCOUNTED = frozenset({"void", "unlabelled", "unlabeled", "unknown", "ignore", "ignored"})
+"""Names, in lower case, that mark what is no class."""
 _LEVELS = 3  # folders up from a mask: masks/train/x.png with a table beside masks
 _COLUMNS = {
     "value": ("labelvalue", "value", "label", "id"),
@@ -43,6 +45,8 @@ class ColourTable:
     entries: Mapping[Colour, tuple[int, str]]
     """Label value and name of each colour."""
     label_set: LabelSet
+    is_grey: bool = False
+    """Whether all colours are grey levels, and values follow from the order of the lines."""
 
     def decode(self, pixels: np.ndarray, path: Path) -> np.ndarray:
         """Turn colours into label values.
@@ -92,7 +96,7 @@ def colour_table(mask: Path) -> ColourTable | None:
     """
     if mask.parent.name == ORIGINAL_LABELS:
         return ColourTable("CamVid", CAMVID_COLOURS, CAMVID)
-    if mask.parent.name in ("SegmentationClass", "SegmentationClassAug"):
+    if mask.parent.name in VOC_MASKS and is_voc_name(mask.stem):
         return _of_label_set(VOC)
     path = table_file(mask.parent)
     return None if path is None else _read(path, path.stat().st_mtime_ns)
@@ -113,7 +117,7 @@ def _read(path: Path, changed: int) -> ColourTable:
     entries: dict[Colour, tuple[int, str]] = {}
     classes, ignore, following = [], set(), 0
     for colour, name, given in rows:
-        counts = name.strip().lower() not in _UNCOUNTED
+        counts = name.strip().lower() not in UNCOUNTED
         if given is None:
             value = following if counts else VOID
             following += counts
@@ -138,7 +142,9 @@ def _read(path: Path, changed: int) -> ColourTable:
         raise DataError(f"{path} gives two classes the same value; give each its own")
     if not ordered:
         raise DataError(f"{path} lists no class; it needs a line with name, r, g, b for each")
-    return ColourTable(str(path), entries, LabelSet(path.name, ordered, tuple(sorted(ignore))))
+    label_set = LabelSet(path.name, ordered, tuple(sorted(ignore)))
+    is_grey = all(len(set(colour)) == 1 and given is None for colour, _, given in rows)
+    return ColourTable(str(path), entries, label_set, is_grey)
 
 
 def _of_label_set(label_set: LabelSet) -> ColourTable:

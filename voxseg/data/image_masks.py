@@ -74,7 +74,8 @@ def _values(path: Path) -> np.ndarray:
         if picture.mode == "PA":
             return np.asarray(_opaque(picture, path).getchannel(0))
         if picture.mode in ("L", "LA"):
-            return np.asarray(_opaque(picture, path).getchannel(0)) // factor
+            grey = np.asarray(_opaque(picture, path).getchannel(0)) // factor
+            return _of_grey_table(grey, path)
         if picture.mode in ("RGB", "RGBA"):
             return _decoded(np.asarray(_opaque(picture, path))[..., :3], path)
         kind = "floating point values" if picture.mode == "F" else f"{picture.mode} colours"
@@ -96,6 +97,18 @@ def _opaque(picture: Image.Image, path: Path) -> Image.Image:
     return picture
 
 
+def _of_grey_table(grey: np.ndarray, path: Path) -> np.ndarray:
+    """Return label values (H, W) of grey levels.
+
+    They are values themselves, unless a table beside numbers its classes by its lines and all of
+    its colours are grey: then black and white may be 0 and 1, as in RGB masks of the same table.
+    """
+    table = colour_table(path)
+    if table is None or not table.is_grey:
+        return grey
+    return table.decode(np.broadcast_to(grey[..., None], (*grey.shape, 3)), path)
+
+
 def _decoded(pixels: np.ndarray, path: Path) -> np.ndarray:
     """Return label values (H, W) of colours (H, W, 3)."""
     table = colour_table(path)
@@ -114,8 +127,8 @@ def _sbd(path: Path) -> np.ndarray:
     """Read ``GTcls.Segmentation`` (H, W) of a MATLAB file."""
     try:
         with path.open("rb") as file:
-            content = scipy.io.loadmat(file, variable_names=["GTcls"], squeeze_me=True)
-        values = np.asarray(content["GTcls"]["Segmentation"].item())
+            content = scipy.io.loadmat(file, variable_names=["GTcls"])
+        values = np.asarray(content["GTcls"]["Segmentation"][0, 0])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
     except (KeyError, ValueError, TypeError, IndexError, OSError, NotImplementedError) as error:

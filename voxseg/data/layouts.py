@@ -2,27 +2,31 @@
 
 Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
 Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
-and JSON lists, and for prediction any folder of images or a single file. What could be read in two
-ways is an error that says what was found. Hidden files (macOS writes ``._x``) do not count.
+and JSON lists, and for prediction any folder of images or a single file; photographs as
+``image_layouts.py`` says. What could be read in two ways is an error that says what was found.
+Hidden files (macOS writes ``._x``) do not count.
 """
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset
-from voxseg.data.names import case_name, is_volume_file
+from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
+from voxseg.data.image_classes import with_classes
+from voxseg.data.image_layouts import find_photographs
+from voxseg.data.names import case_name, is_case_file, is_image_file, is_volume_file
 from voxseg.data.pairing import (
     Source,
     channel_sources,
-    is_image_word,
     is_marked_label,
+    name_cases,
     pair,
     refuse_incomplete_channels,
+    refuse_unpaired,
     single_sources,
 )
 from voxseg.errors import DataError
@@ -33,7 +37,6 @@ _IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img")
 _LABEL_FOLDERS = (
     "labelsTr", "labels", "label", "segmentations", "segs", "seg", "masks", "mask",
 )  # fmt: skip
-_UNLABELLED_FOLDERS = frozenset({"unlabelled", "unlabeled", "imagests", "images_unlabelled"})
 _IBSR = re.compile(r"^(IBSR_\d+)(?:_(.+))?$", re.IGNORECASE)
 # In order of preference. IBSR's "fill" adds sulcal CSF that the other label and _seg lack.
 _IBSR_IMAGES = (None, "ana_strip", "ana")
@@ -61,29 +64,51 @@ def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = Tr
     root = Path(root)
     if not root.exists():
         raise DataError(f"there is no file or folder {root}; check the name")
-    if labels is not None:
-        dataset = _two_folders(root, Path(labels), need_labels)
-    elif root.is_file():
+    if root.is_file() and labels is None:
         dataset = _listed_or_single(root, need_labels)
     else:
-        dataset = _folder(root, need_labels)
-    return _checked(dataset, root, need_labels)
+        dataset = _of_one_kind(root, None if labels is None else Path(labels), need_labels)
+    dataset = _checked(dataset, root)
+    return with_classes(dataset, root) if dataset.is_images else dataset
+
+
+def _of_one_kind(root: Path, labels: Path | None, need_labels: bool) -> Dataset:
+    """Find volumes or, where there are none, photographs."""
+    files = [root] if root.is_file() else [path for path in files_below(root) if is_case_file(path)]
+    pictures = sum(is_image_file(path) for path in files)
+    if pictures == len(files) > 0 and not root.is_file():
+        return find_photographs(root, labels, need_labels=need_labels)
+    try:
+        return _volume_cases(root, labels, need_labels)
+    except DataError as error:
+        if not pictures or root.is_file():
+            raise
+        cause = str(error).rpartition("; ")[0] or str(error)
+        raise DataError(
+            f"{root} holds {len(files) - pictures} NIfTI volumes and {pictures} pictures, and the "
+            f"volumes, which come first, cannot be used ({cause}); keep one kind in a folder, or "
+            "list the cases in a CSV file"
+        ) from None
+
+
+def _volume_cases(root: Path, labels: Path | None, need_labels: bool) -> Dataset:
+    return _folder(root, need_labels) if labels is None else _two_folders(root, labels, need_labels)
 
 
 def _folder(root: Path, need_labels: bool) -> Dataset:
-    parts = _subfolder(root, _IMAGE_FOLDERS), _subfolder(root, _LABEL_FOLDERS)
+    parts = subfolder(root, _IMAGE_FOLDERS), subfolder(root, _LABEL_FOLDERS)
     if parts[0] is not None and (parts[1] is not None or not need_labels):
         dataset = _two_folders(parts[0], parts[1], need_labels)
         waiting = [
             folder
             for folder in sorted(root.iterdir())
-            if folder.is_dir() and folder.name.lower() in _UNLABELLED_FOLDERS
+            if folder.is_dir() and folder.name.lower() in UNLABELLED_FOLDERS
         ]
         more = [case for folder in waiting for case in _images_only(folder)]
         names = read_class_names(root / "dataset.json")
         return _with_unlabelled(replace(dataset, class_names=names), more, need_labels)
     files = _volumes(root)
-    waiting_files = [path for path in files if _is_set_apart(path, root)]
+    waiting_files = [path for path in files if is_set_apart(path, root)]
     files = [path for path in files if path not in set(waiting_files)]
     if files and all(_IBSR.match(case_name(path)) for path in files):
         dataset = _ibsr(files, need_labels)
@@ -91,7 +116,7 @@ def _folder(root: Path, need_labels: bool) -> Dataset:
     else:
         dataset = _one_folder(root, files, need_labels)
         sources = single_sources(waiting_files, root)
-    return _with_unlabelled(dataset, _cases(sources, {}), need_labels)
+    return _with_unlabelled(dataset, name_cases(sources, {}), need_labels)
 
 
 def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> Dataset:
@@ -119,8 +144,8 @@ def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> 
         found, orphans = pair(sources, labels, label_root, is_apart=True, is_strict=need_labels)
     elif not found:
         refuse_incomplete_channels(images, labels)
-    _refuse_unpaired(sources, found, orphans, need_labels)
-    return Dataset(layout, tuple(_cases(sources, found)), names)
+    refuse_unpaired(sources, found, orphans, need_labels)
+    return Dataset(layout, tuple(name_cases(sources, found)), names)
 
 
 def _one_folder(root: Path, files: Sequence[Path], need_labels: bool) -> Dataset:
@@ -139,11 +164,11 @@ def _one_folder(root: Path, files: Sequence[Path], need_labels: bool) -> Dataset
                 "them in a CSV file with the columns case,image,image2"
             )
         sources = channels if found or not labels else sources
-    _refuse_unpaired(sources, found, orphans, need_labels)
+    refuse_unpaired(sources, found, orphans, need_labels)
     if not need_labels and orphans:  # nothing that they could be a label of: images after all
         sources = [*sources, *single_sources(orphans, root)]
     layout = "a folder of pairs" if found else "a folder of images"
-    return Dataset(layout, tuple(_cases(sources, found)), {})
+    return Dataset(layout, tuple(name_cases(sources, found)), {})
 
 
 def _ibsr(files: Sequence[Path], need_labels: bool) -> Dataset:
@@ -152,8 +177,8 @@ def _ibsr(files: Sequence[Path], need_labels: bool) -> Dataset:
     sources = [source for source, _, _ in entries]
     found = {index: label for index, (_, label, _) in enumerate(entries) if label is not None}
     orphans = [label for source, label, _ in entries if label is not None and not source.images]
-    _refuse_unpaired(sources, found, orphans, need_labels)
-    cases = [case for case in _cases(sources, found) if case.images]
+    refuse_unpaired(sources, found, orphans, need_labels)
+    cases = [case for case in name_cases(sources, found) if case.images]
     left_aside = Counter(suffix for _, _, others in entries for suffix in others)
     notes = tuple(
         f"left aside: _{suffix} of {count} IBSR subjects (to use them, give a CSV list)"
@@ -192,10 +217,10 @@ def _listed_or_single(path: Path, need_labels: bool) -> Dataset:
     elif suffix == ".json":
         layout, (cases, held_out) = "a JSON list", read_json(path)
         names = read_class_names(path)
-    elif not is_volume_file(path):
+    elif not is_case_file(path):
         raise DataError(
-            f"{path} is neither a .nii or .nii.gz volume nor a .csv or .json list; convert it, or "
-            "give another file"
+            f"{path} is neither a .nii or .nii.gz volume, nor a picture (.png, .jpg, .tif, .bmp), "
+            "nor a .csv or .json list; convert it, or give another file"
         )
     elif need_labels:
         raise DataError(
@@ -209,13 +234,13 @@ def _listed_or_single(path: Path, need_labels: bool) -> Dataset:
     return _with_unlabelled(dataset, [*unlabelled, *held_out], need_labels)
 
 
-def _checked(dataset: Dataset, root: Path, need_labels: bool) -> Dataset:
-    """Sort by id and refuse an empty set or ids that occur twice."""
+def _checked(dataset: Dataset, root: Path) -> Dataset:
+    """Sort by id and refuse an empty set, two kinds of images, or ids that occur twice."""
     if not dataset.cases:
         if dataset.unlabelled:
             raise DataError(
                 f"{root} holds {len(dataset.unlabelled)} images but no labels; training needs "
-                "both: name labels X_seg.nii.gz, or give their folder"
+                "both: name labels X_seg.nii.gz (X_mask.png), or give their folder"
             )
         raise DataError(_nothing_found(root))
     counts = Counter(case.case_id for case in dataset.cases)
@@ -226,6 +251,11 @@ def _checked(dataset: Dataset, root: Path, need_labels: bool) -> Dataset:
             f"two cases are called {twice[0]}: {first} and {second}; keep one, rename one, or name "
             "the cases in a CSV list"
         )
+    bad = next((one for one in counts if one in (".", "..") or set("/\\") & set(one)), None)
+    if bad is not None:
+        raise DataError(f"the case name {bad!r} in {root} cannot name a file; leave out / and \\")
+    if len({case.is_image for case in dataset.cases}) > 1:
+        raise DataError(f"{root} lists volumes and photographs; give each kind a list of its own")
     return replace(
         dataset,
         cases=tuple(sorted(dataset.cases, key=lambda case: case.case_id)),
@@ -235,55 +265,19 @@ def _checked(dataset: Dataset, root: Path, need_labels: bool) -> Dataset:
 
 def _nothing_found(root: Path) -> str:
     suffixes = Counter(
-        "".join(path.suffixes[-2:]).lower() or "without suffix" for path in _files(root)
+        "".join(path.suffixes[-2:]).lower() or "without suffix" for path in files_below(root)
     )
     found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
     return (
-        f"{root} holds no .nii or .nii.gz image (found: {found or 'nothing'}); give a folder of "
-        "NIfTI volumes, or convert yours"
+        f"{root} holds no .nii or .nii.gz image and no photograph (found: {found or 'nothing'}); "
+        "give a folder of NIfTI volumes or of pictures, or convert yours"
     )
-
-
-def _refuse_unpaired(
-    sources: Sequence[Source],
-    found: dict[int, Path],
-    orphans: Sequence[Path],
-    need_labels: bool,
-) -> None:
-    """Refuse images without label and labels without image, naming the first."""
-    if not need_labels:
-        return
-    bare = [source for index, source in enumerate(sources) if source.images and index not in found]
-    if orphans:
-        raise DataError(
-            f"{_count(len(orphans), 'label')} without image, the first {orphans[0]}; add the "
-            f"image, remove the label, or list the pairs in a CSV file"
-        )
-    if bare:
-        raise DataError(
-            f"{_count(len(bare), 'image')} of {len(sources)} without label, the first "
-            f"{bare[0].images[0]}; name its label {bare[0].name}_seg.nii.gz, or move it into a "
-            "folder called unlabelled"
-        )
-
-
-def _cases(sources: Sequence[Source], found: dict[int, Path]) -> list[Case]:
-    """Name the cases: after the file, or after its folder where files of many share a name."""
-    counts = Counter(source.name for source in sources)
-    cases = []
-    for index, source in enumerate(sources):
-        name = source.name
-        if source.folder.parts and (counts[name] > 1 or is_image_word(name)):
-            is_only = sum(other.folder == source.folder for other in sources) == 1
-            name = "_".join((*source.folder.parts, *(() if is_only else (name,))))
-        cases.append(Case(name, source.images, found.get(index)))
-    return cases
 
 
 def _images_only(folder: Path) -> list[Case]:
     images = _volumes(folder)
     sources = channel_sources(images, folder) or single_sources(images, folder)
-    return _cases(sources, {})
+    return name_cases(sources, {})
 
 
 def _with_unlabelled(dataset: Dataset, more: Sequence[Case], need_labels: bool) -> Dataset:
@@ -292,33 +286,6 @@ def _with_unlabelled(dataset: Dataset, more: Sequence[Case], need_labels: bool) 
     return replace(dataset, cases=(*dataset.cases, *more))
 
 
-def _subfolder(root: Path, names: Sequence[str]) -> Path | None:
-    return next((root / name for name in names if (root / name).is_dir()), None)
-
-
-def _is_set_apart(path: Path, root: Path) -> bool:
-    return any(part.lower() in _UNLABELLED_FOLDERS for part in path.relative_to(root).parts[:-1])
-
-
 def _volumes(root: Path) -> list[Path]:
     """Return the volumes below ``root``, sorted; nothing of hidden folders."""
-    return sorted(path for path in _files(root) if is_volume_file(path))
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Go through the files below ``root`` that are not hidden, through symbolic links too."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        # A link to a folder above would lead round and round.
-        real = Path(folder).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        paths = (Path(folder, name) for name in names if not name.startswith("."))
-        yield from (path for path in paths if path.is_file())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return sorted(path for path in files_below(root) if is_volume_file(path))

@@ -6,12 +6,13 @@ under the same name in another folder, or is called by the word alone in the fol
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxseg.data.names import case_name
+from voxseg.data.cases import Case
+from voxseg.data.names import case_name, is_image_file
 from voxseg.errors import DataError
 
 _LABEL_WORDS = (
@@ -50,6 +51,8 @@ class Source:
 def label_keys(folder: Path, name: str, *, is_apart: bool) -> tuple[tuple[Path, str], ...]:
     """Return what a label may be named after: itself, if kept apart from images; then unmarked."""
     itself = ((folder, name),) if is_apart else ()
+    if is_apart and name.endswith("_L"):  # CamVid's mark of a label
+        itself = (*itself, (folder, name[:-2]))
     return (*itself, *_without_word(_LABEL, folder, name))
 
 
@@ -191,3 +194,49 @@ def _finder(sources: Sequence[Source], tier: int) -> Callable[[tuple[Path, str]]
         return by_key[key] if key[1] else by_folder[key[0]]
 
     return find
+
+
+def refuse_unpaired(
+    sources: Sequence[Source],
+    found: dict[int, Path],
+    orphans: Sequence[Path],
+    need_labels: bool,
+) -> None:
+    """Refuse images without label and labels without image, naming the first.
+
+    Raises:
+        DataError: There are such, and labels are needed.
+    """
+    if not need_labels:
+        return
+    bare = [source for index, source in enumerate(sources) if source.images and index not in found]
+    if orphans:
+        raise DataError(
+            f"{_count(len(orphans), 'label')} without image, the first {orphans[0]}; add the "
+            f"image, remove the label, or list the pairs in a CSV file"
+        )
+    if bare:
+        ending = "_mask.png" if is_image_file(bare[0].images[0]) else "_seg.nii.gz"
+        raise DataError(
+            f"{_count(len(bare), 'image')} of {len(sources)} without label, the first "
+            f"{bare[0].images[0]}; name its label {bare[0].name}{ending}, or move it into a folder "
+            "called unlabelled"
+        )
+
+
+def name_cases(sources: Sequence[Source], found: dict[int, Path]) -> list[Case]:
+    """Name the cases: after the file, or after its folder where files of many share a name."""
+    counts = Counter(source.name for source in sources)
+    in_folder = Counter(source.folder for source in sources)
+    cases = []
+    for index, source in enumerate(sources):
+        name = source.name
+        if source.folder.parts and (counts[name] > 1 or is_image_word(name)):
+            is_only = in_folder[source.folder] == 1
+            name = "_".join((*source.folder.parts, *(() if is_only else (name,))))
+        cases.append(Case(name, source.images, found.get(index)))
+    return cases
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

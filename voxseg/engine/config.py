@@ -162,8 +162,10 @@ class TrainConfig:
     """Of SGD (Nesterov)."""
     beta2: float = 0.999
     """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    """Learning rate over the run: "cosine", "poly" (power 0.9) or "constant"."""
+    schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
+    """Learning rate over the run: "cosine", "poly" (power 0.9), "constant", or "step"."""
+    step_epochs: int = 100
+    """With "step": epochs after which the learning rate falls to a tenth, each time."""
     warmup: float = 0.03
     """Share of the run in which the learning rate rises from 0."""
     ema_decay: float = 0.99
@@ -193,7 +195,7 @@ class TrainConfig:
     """Only algorithms that repeat bit by bit; ops that have none are named."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch_size", "validate_every"):
+        for name in ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < -1:

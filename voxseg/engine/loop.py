@@ -265,7 +265,7 @@ class TrainingRun:
                 )
             )
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._ranks.add_gradients(self._network.parameters())
         if settings.clip_norm:
             self._scaler.unscale_(self._optimiser)

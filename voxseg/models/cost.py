@@ -34,7 +34,7 @@ def live_bytes(
         network: on any device; left as it is.
         shape: (B, C, *S) of the image.
         dtype: of image, parameters and activations.
-        superpixels: K, for the designs that need superpixels; ignored by others.
+        superpixels: K, for the designs that need superpixels; they get one at least.
     """
     plan = _plan(network, dtype)
     with torch.no_grad(), LiveBytes("meta") as memory:
@@ -72,4 +72,4 @@ def _inputs(
     if not getattr(network, "needs_superpixels", False):
         return (image,)
     labels = torch.empty(shape[0], *shape[2:], dtype=torch.int32, device="meta")
-    return image, labels, count
+    return image, labels, max(count, 1)

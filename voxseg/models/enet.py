@@ -85,6 +85,7 @@ class ENet(nn.Module):
 
     Attributes:
         receptive_field: pixels that one pixel of the encoder's output sees, by axis.
+        output_stride: 1: the last layer classifies every pixel.
         reach: pixels on each side that the logits of a pixel depend on, by axis; its superpixel
             aside.
         feature_channels: F, channels of ``features``.
@@ -131,6 +132,8 @@ class ENet(nn.Module):
         self.decoder = ENetDecoder(details)
         left, right = self.trunk.field
         self.receptive_field = (left + 1 + right,) * 2
+        # The decoder undoes all strides but the first, and the last layer doubles its map.
+        self.output_stride = self.trunk.strides[0][0] // 2
         before, after = self.decoder.field
         # An odd pixel lies one behind the start of its map's pixel; a kernel of 3 reads the next.
         self.reach = (max(left + before + 1, right + after + details.last_kernel - 2),) * 2
