@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-# Before torch is imported: on a busy machine, threads that spin while they wait cost minutes.
+# Before torch is imported, and for processes that tests start: a second thread gains nothing on
+# arrays this small, and where threads spin while they wait, it costs minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -37,6 +39,14 @@ def _need_cuda():
         if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
             pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip(_CUDA_MISSING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Neither fill nor clear the user's cache, nor that of a process beside this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
