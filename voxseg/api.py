@@ -259,7 +259,7 @@ def compare(
     runs: Sequence[Place],
     output: Place | None = None,
     *,
-    metric: str = "dice",
+    metric: str | None = None,
     alpha: float = 0.05,
     all_pairs: bool = False,
     allow_missing: bool = False,
@@ -269,7 +269,7 @@ def compare(
 ) -> _compare.Comparison:
     """Compare runs on the same cases, the first with the others; see ``voxseg compare --help``."""
     settings = _compare.CompareSettings(
-        metric=metric,
+        metric=metric or "",
         alpha=alpha,
         all_pairs=all_pairs,
         seed=seed,
