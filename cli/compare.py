@@ -29,8 +29,14 @@ def compare(
         typer.Option("--output", "-o", help="Folder for CSV, JSON and the forest plot."),
     ] = None,
     metric: Annotated[
-        str, typer.Option("--metric", "-m", help="A column of metrics.csv.", metavar="NAME")
-    ] = "dice",
+        str | None,
+        typer.Option(
+            "--metric",
+            "-m",
+            help="A column of metrics.csv; dice by default, iou for photographs.",
+            metavar="NAME",
+        ),
+    ] = None,
     alpha: Annotated[
         float, typer.Option("--alpha", help="Level of the tests; intervals cover 1 - alpha.")
     ] = 0.05,
@@ -49,7 +55,7 @@ def compare(
 ) -> None:
     """Compare runs on the same cases: is the difference more than chance, and how large is it?
 
-    Paired by case, for each class and the foreground mean: bootstrap interval, Wilcoxon signed rank
+    Paired by case, for each class and their mean: bootstrap interval, Wilcoxon signed rank
     and sign-flip permutation tests, effect sizes, Holm's correction, and a verdict in words.
     """
     from voxseg.api import compare as run

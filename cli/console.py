@@ -3,12 +3,16 @@
 import math
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from voxseg.documents import json_text
+
+if TYPE_CHECKING:
+    from voxseg.metrics.summary import Statistic
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -47,6 +51,14 @@ def whole_width(table: Table) -> Console:
         return out
     needed = out.measure(table, options=out.options.update(width=10_000)).maximum
     return Console(file=out.file, width=needed, highlight=False)
+
+
+def mean_sd(statistic: "Statistic | None", digits: int) -> str:
+    """Write mean and standard deviation; a dash where there is none."""
+    if statistic is None or not statistic.defined:
+        return "-"
+    mean = f"{statistic.mean:.{digits}f}"
+    return mean if statistic.defined == 1 else f"{mean} ± {statistic.deviation:.{digits}f}"
 
 
 def cell(value: object) -> str:

@@ -27,6 +27,7 @@ def crossval(
     recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
+    plane: options.Plane = None,
     split: options.Split = None,
     epochs: options.Epochs = None,
     max_minutes: Annotated[
@@ -88,6 +89,7 @@ def crossval(
             recipe=recipe,
             config=config,
             settings=settings,
+            plane=plane,
             split=split,
             epochs=epochs,
             max_minutes=max_minutes,
@@ -115,13 +117,17 @@ def crossval(
 
 
 def _show_spread(spread: "SeedSpread", output: Path) -> None:
-    """Print mean and standard deviation of Dice over the seeds, and each seed's own."""
+    """Print mean and standard deviation over the seeds of the headline score, and each seed's."""
+    from voxseg.engine.seeds import POOLED_IOU
+
+    is_pooled = any(row.metric == POOLED_IOU for row in spread.rows)
+    metric, name = (POOLED_IOU, "IoU over all pixels") if is_pooled else ("dice", "Dice")
     rows = [
         (row.name, row.mean, row.deviation, *row.by_seed)
         for row in spread.rows
-        if row.metric == "dice"
+        if row.metric == metric
     ]
     columns = ("class", "mean", "sd", *(f"seed {seed}" for seed in spread.seeds))
-    title = f"Dice over {len(spread.seeds)} seeds; the tables above are of each case's mean"
+    title = f"{name} over {len(spread.seeds)} seeds; the tables above are of each case's mean"
     terminal.out.print(terminal.table(title, columns, rows))
     terminal.out.print(f"wrote seeds.csv and seeds.json to {output}")

@@ -14,7 +14,6 @@ from . import options
 if TYPE_CHECKING:
     from voxseg.engine.evaluate import Evaluation
     from voxseg.metrics import Summary
-    from voxseg.metrics.summary import Statistic
 
 _MOST_NAMED = 5
 _MOST_CLASSES = 4  # columns of a table; metrics.csv has them all
@@ -35,6 +34,15 @@ def evaluate(
             "--labels", help="Classes to score, as 1,2,3; all by default.", metavar="LIST"
         ),
     ] = None,
+    ignore: Annotated[
+        str | None,
+        typer.Option(
+            "--ignore",
+            help="True values that do not count, as 255,11, or none; by default the data set's, "
+            "or 255 in masks of photographs.",
+            metavar="LIST",
+        ),
+    ] = None,
     report: options.Report = None,
     images: Annotated[
         Path | None,
@@ -45,7 +53,9 @@ def evaluate(
 ) -> None:
     """Score the masks of PREDICTION against TRUTH: Dice, IoU, HD95, ASSD, surface Dice, volumes.
 
-    Cases are paired by name. Exit code 4 when some cases failed and the others were scored.
+    Of photographs (CASE.png): IoU and accuracy over all pixels, as benchmarks give them, and IoU
+    and Dice of each case. Cases are paired by name. Exit code 4 when some cases failed and the
+    others were scored.
     """
     from voxseg.api import evaluate as run
 
@@ -56,7 +66,8 @@ def evaluate(
             truth,
             output,
             tolerance_mm=tolerance_mm,
-            labels=None if labels is None else _classes(labels),
+            labels=None if labels is None else _classes("--labels", labels),
+            ignore=None if ignore is None else _classes("--ignore", ignore),
             report=report,
             images=images,
             overwrite=overwrite,
@@ -101,7 +112,7 @@ def _summary_table(
     for row in summary.rows:
         if counted not in row.statistics:
             continue
-        cells = [_mean_sd(row.statistics.get(name), digits) for name, _, digits in columns]
+        cells = [terminal.mean_sd(row.statistics.get(name), digits) for name, _, digits in columns]
         rows.append([row.name, *cells, row.statistics[counted].undefined])
     heads = [head for _, head, _ in columns]
     return terminal.table(title, ("class", *heads, "undefined"), rows)
@@ -130,15 +141,22 @@ def case_table(evaluation: "Evaluation") -> Table:
 
 def show(evaluation: "Evaluation", output: Path | None) -> None:
     """Print the tables of cases and of classes, and how empty masks were treated."""
-    from voxseg.metrics import EMPTY_POLICY
     from voxseg.metrics.summary import in_cases
 
-    terminal.out.print(case_table(evaluation))
+    from . import pooled
+
     summary = evaluation.summary
     title = f"Mean ± standard deviation over {in_cases(summary.num_cases)}"
-    for table in summary_tables(summary, evaluation.tolerance_mm, title):
+    if evaluation.is_images:
+        made = pooled.image_tables(evaluation, title)
+    else:
+        made = [case_table(evaluation), *summary_tables(summary, evaluation.tolerance_mm, title)]
+    for table in made:
         terminal.out.print(table)
-    terminal.out.print(EMPTY_POLICY, markup=False)
+    if evaluation.pooled is not None:
+        terminal.out.print(pooled.headline(evaluation.pooled), markup=False)
+    for text in (*evaluation.notes, evaluation.policy):
+        terminal.out.print(text, markup=False)
     if output is not None:
         terminal.out.print(f"wrote metrics.csv, summary.csv and metrics.json to {output}")
 
@@ -162,17 +180,12 @@ def _report_rest(evaluation: "Evaluation") -> None:
             terminal.err.print(f"{in_cases(len(names))} {what}: {listed}", markup=False)
 
 
-def _mean_sd(statistic: "Statistic | None", digits: int) -> str:
-    if statistic is None or not statistic.defined:
-        return "-"
-    mean = f"{statistic.mean:.{digits}f}"
-    return mean if statistic.defined == 1 else f"{mean} ± {statistic.deviation:.{digits}f}"
-
-
-def _classes(text: str) -> list[int]:
+def _classes(option: str, text: str) -> list[int]:
     from voxseg.errors import UsageError
 
+    if option == "--ignore" and text == "none":
+        return []
     try:
         return sorted({int(part) for part in text.split(",")})
     except ValueError:
-        raise UsageError(f"--labels takes whole numbers as 1,2,3, got {text!r}") from None
+        raise UsageError(f"{option} takes whole numbers as 1,2,3, got {text!r}") from None

@@ -23,6 +23,15 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="One setting over all files, as SECTION.KEY=VALUE; repeatable."),
 ]
+Plane = Annotated[
+    str | None,
+    typer.Option(
+        "--plane",
+        help="Slices that a 2D network sees of volumes: axial, coronal, sagittal, or all three, "
+        "averaged.",
+        metavar="PLANE",
+    ),
+]
 Labels = Annotated[
     Path | None, typer.Option("--labels", help="A second folder, where labels lie apart.")
 ]

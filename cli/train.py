@@ -23,9 +23,17 @@ def train(
     recipe: options.Recipe = None,
     config: options.ConfigFile = None,
     settings: options.Settings = None,
+    plane: options.Plane = None,
     val_fraction: Annotated[
-        float, typer.Option("--val-fraction", min=0, max=0.9, help="Share of cases held out.")
-    ] = 0.2,
+        float | None,
+        typer.Option(
+            "--val-fraction",
+            min=0,
+            max=0.9,
+            help="Share of cases held out; by default the data set's own validation part, else "
+            "0.2.",
+        ),
+    ] = None,
     split: options.Split = None,
     fold: Annotated[int, typer.Option("--fold", min=0, help="Which fold of --split.")] = 0,
     epochs: options.Epochs = None,
@@ -57,6 +65,7 @@ def train(
         recipe=recipe,
         config=config,
         settings=settings,
+        plane=plane,
         val_fraction=val_fraction,
         split=split,
         fold=fold,

@@ -4,7 +4,9 @@ import json
 import os
 from pathlib import Path
 
-# Before torch is imported: on a busy machine, threads that spin while they wait cost minutes.
+# Before torch is imported, and for processes that tests start: a second thread gains nothing on
+# arrays this small, and where threads spin while they wait, it costs minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -38,6 +40,14 @@ def _need_cuda():
         if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
             pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip(_CUDA_MISSING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Neither fill nor clear the user's cache, nor that of a process beside this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -89,6 +99,14 @@ def finish_run(tmp_path):
 def finished_run(finish_run):
     """Five cases, each more voxels off than the last."""
     return finish_run({f"case{n}": n for n in range(5)})
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """Streets to score: their classes, truths and objects, and how to write a folder of them."""
+    from . import photographs as made
+
+    return made
 
 
 @pytest.fixture

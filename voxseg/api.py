@@ -63,7 +63,8 @@ def train(
     recipe: str | None = None,
     config: Place | None = None,
     settings: Settings = None,
-    val_fraction: float = 0.2,
+    plane: str | None = None,
+    val_fraction: float | None = None,
     split: Place | None = None,
     fold: int = 0,
     epochs: int | None = None,
@@ -91,6 +92,7 @@ def train(
         seed=seed,
         deterministic=deterministic,
         workers=workers,
+        plane=plane,
         val_fraction=val_fraction,
         split=split,
         fold=fold,
@@ -114,6 +116,7 @@ def crossval(
     recipe: str | None = None,
     config: Place | None = None,
     settings: Settings = None,
+    plane: str | None = None,
     split: Place | None = None,
     epochs: int | None = None,
     max_minutes: float | None = None,
@@ -141,6 +144,7 @@ def crossval(
         recipe=recipe,
         config=config,
         settings=settings,
+        plane=plane,
         epochs=epochs,
         max_minutes=max_minutes,
         seed=seed,
@@ -225,6 +229,7 @@ def evaluate(
     *,
     tolerance_mm: float = 1.0,
     labels: Sequence[int] | None = None,
+    ignore: Sequence[int] | None = None,
     report: Place | None = None,
     images: Place | None = None,
     overwrite: bool = False,
@@ -238,8 +243,9 @@ def evaluate(
     if folder is not None:
         _evaluate.check_output(folder, overwrite=overwrite)
     evaluation = _evaluate.evaluate(
-        Path(prediction), Path(truth), labels=labels, tolerance_mm=tolerance_mm, notify=notify
-    )
+        Path(prediction), Path(truth), labels=labels, ignore=ignore, tolerance_mm=tolerance_mm,
+        notify=notify,
+    )  # fmt: skip
     if folder is not None:
         _evaluate.write_evaluation(evaluation, folder, overwrite=overwrite)
     if folder is not None or report is not None:
@@ -255,7 +261,7 @@ def compare(
     runs: Sequence[Place],
     output: Place | None = None,
     *,
-    metric: str = "dice",
+    metric: str | None = None,
     alpha: float = 0.05,
     all_pairs: bool = False,
     allow_missing: bool = False,
@@ -265,7 +271,7 @@ def compare(
 ) -> _compare.Comparison:
     """Compare runs on the same cases, the first with the others; see ``voxseg compare --help``."""
     settings = _compare.CompareSettings(
-        metric=metric,
+        metric=metric or "",
         alpha=alpha,
         all_pairs=all_pairs,
         seed=seed,

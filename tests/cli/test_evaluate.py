@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from voxseg.cli.evaluate import evaluate
 from voxseg.engine.evaluate import evaluate as run
-from voxseg.engine.evaluate import find_pairs
+from voxseg.engine.pairs import find_pairs
 from voxseg.errors import DataError, UsageError
 from voxseg.export.nifti import plain_geometry, write_map, write_mask
 from voxseg.metrics import score_case

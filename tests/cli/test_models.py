@@ -2,18 +2,25 @@
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
+from voxseg import models as library
 from voxseg.cli import console as terminal
 from voxseg.cli.models import models
 from voxseg.models import MODELS
 
 app = typer.Typer()
 app.command()(models)
+GOLDEN = {
+    name: count
+    for path in sorted((Path(__file__).parents[1] / "golden").glob("*_parameters.json"))
+    for name, count in json.loads(path.read_text())["inference"].items()
+}
 
 
 def call(*words):
@@ -23,59 +30,124 @@ def call(*words):
     return result
 
 
-def test_json_lists_every_model():
-    content = json.loads(call("--json").stdout)
+def rows_of(*words):
+    return {row["name"]: row for row in json.loads(call("--json", *words).stdout)["models"]}
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """The document about all networks, which takes seconds."""
+    return call("--json").stdout
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Only the cheapest networks are listed."""
+    names = ("voxresnet-reduced8-v0", "voxresnet-reduced8-v3", "enet-v0", "enet-v3")
+    monkeypatch.setattr(library, "MODELS", {name: MODELS[name] for name in names})
+
+
+@pytest.fixture
+def page(monkeypatch):
+    """Let the table go to a terminal of so many columns, or to a file; return what it holds."""
+
+    def show(width=None):
+        text = io.StringIO()
+        console = Console(file=text, width=width or 80, force_terminal=width is not None)
+        monkeypatch.setattr(terminal, "out", console)
+        assert call().exit_code == 0
+        return text.getvalue()
+
+    return show
+
+
+def test_json_lists_every_model_as_in_its_paper(everything, validate):
+    content = validate(everything)
+    assert (content["in_channels"], content["classes"], content["spatial_dims"]) == (None,) * 3
     assert [row["name"] for row in content["models"]] == list(MODELS)
     rows = {row["name"]: row for row in content["models"]}
-    assert rows["voxresnet-full-scores-v0"]["parameters"] == 6_930_000
-    assert rows["voxresnet-full-scores-v0"]["receptive_field"] == [131, 131, 131]
-    assert rows["voxresnet-reduced4-v3"]["parameters"] == 51_500
+    # The golden counts of ENet have 19 classes; the published network has 20.
+    enet = {"enet-v0": 364_712, "enet-v1": 364_712, "enet-v2": 363_752, "enet-v3": 365_052}
+    assert {name: row["parameters"] for name, row in rows.items()} == GOLDEN | enet
     assert rows["voxresnet-full-v3"]["auxiliary_parameters"] == 27_664
-    assert rows["voxresnet-full-v3"]["spatial_dims"] == 3
-    assert rows["enet-v0"]["spatial_dims"] == 2
-    assert rows["enet-v0"]["receptive_field"] == [1217, 1217]
-    assert rows["deeplab-resnet50-vortex"]["spatial_dims"] == 2
-    assert rows["smp-resnet18"]["spatial_dims"] == 2
-    assert rows["smp-resnet18"]["receptive_field"] == [431, 431]
+    found = {
+        name: (row["in_channels"], row["classes"], row["size"], row["output_stride"])
+        for name, row in rows.items()
+    }
+    for start, *expected in (
+        ("voxresnet-", 1, 4, [80, 80, 80], 1),
+        ("enet-v", 3, 20, [512, 1024], 1),
+        ("enet-port", 3, 19, [512, 1024], 1),
+        ("deeplab-", 3, 21, [513, 513], 8),
+        ("fcn32s-", 3, 19, [1024, 2048], 32),
+        ("fcn8s-", 3, 19, [1024, 2048], 8),
+        ("smp-", 3, 19, [1024, 2048], 1),
+    ):
+        for name in filter(lambda name, start=start: name.startswith(start), list(found)):
+            assert found.pop(name) == tuple(expected), name
+    assert not found
 
 
-def test_volumes_leave_out_networks_for_images():
-    rows = json.loads(call("--json", "--spatial-dims", "3").stdout)["models"]
-    names = [row["name"] for row in rows]
-    assert "enet-v0" not in names
-    assert "deeplab-resnet50-vortex" not in names
-    assert names == [name for name, entry in MODELS.items() if 3 in entry.spatial_dims]
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        # Stem and classifier a voxel; strided convolution, four of 8 channels and deconvolution
+        # a cell of 2x2x2 voxels.
+        (
+            "voxresnet-reduced8-v0",
+            2 * (27 * (4 + 16 + 32) + (27 * (32 + 4 * 64) + 64 * 64) / 8) * 80**3 / 1e9,
+        ),
+        # ResNet-18 has 1.8136 billion products at 224x224, and 512 * 19 score each of 32x64 cells.
+        ("fcn32s-resnet18", 2 * (1.813561 * 1024 * 2048 / 224**2 + 512 * 19 * 32 * 64 / 1e9)),
+    ],
+)
+def test_json_gflops_golden(everything, name, billions):
+    (row,) = [row for row in json.loads(everything)["models"] if row["name"] == name]
+    assert row["gflops"] == pytest.approx(billions, rel=1e-6)
 
 
-def test_options_change_the_counts():
-    content = json.loads(
-        call("--json", "--in-channels", "2", "--classes", "7", "--spatial-dims", "2").stdout
-    )
+def test_json_has_receptive_fields(everything):
+    fields = {row["name"]: row["receptive_field"] for row in json.loads(everything)["models"]}
+    assert fields["voxresnet-full-scores-v0"] == [131, 131, 131]
+    assert fields["enet-v0"] == [1217, 1217]
+    assert fields["smp-resnet18"] == [431, 431]
+
+
+def test_volumes_leave_out_networks_for_images(few):
+    assert list(rows_of("--spatial-dims", "3")) == [
+        "voxresnet-reduced8-v0",
+        "voxresnet-reduced8-v3",
+    ]
+
+
+def test_options_change_the_counts(few, validate):
+    words = ("--in-channels", "2", "--classes", "7", "--spatial-dims", "2")
+    content = validate(call("--json", *words).stdout)
     assert (content["in_channels"], content["classes"], content["spatial_dims"]) == (2, 7, 2)
     rows = {row["name"]: row for row in content["models"]}
     v0, v3 = rows["voxresnet-reduced8-v0"], rows["voxresnet-reduced8-v3"]
     assert v3["parameters"] - v0["parameters"] == 8 * 7
     assert v0["receptive_field"] == [23, 23]
+    assert v0["size"] == [80, 80]
+    assert v3["gflops"] > v0["gflops"]
+    assert {(row["in_channels"], row["classes"]) for row in rows.values()} == {(2, 7)}
 
 
-def test_table_shows_name_count_field_and_paper(monkeypatch):
-    page = io.StringIO()
-    monkeypatch.setattr(terminal, "out", Console(file=page, width=220))
-    assert call().exit_code == 0
-    lines = page.getvalue().splitlines()
-    (line,) = [line for line in lines if "voxresnet-full-scores-v0" in line]
-    for word in ("6,930,000", "131 x 131 x 131", "arXiv:1608.05895", "classical"):
+def test_file_has_every_column(few, page):
+    lines = page().splitlines()
+    (line,) = [line for line in lines if "enet-v3" in line]
+    for word in ("365,052", "7.86", " 1 ", "1217 x 1217", "arXiv:1606.02147", "Figure 10"):
         assert word in line
-    (line,) = [line for line in lines if "enet-v3" in line and "voxresnet" not in line]
-    for word in ("1217 x 1217", "arXiv:1606.02147", "Figure 10"):
-        assert word in line
-    (line,) = [line for line in lines if "deeplab-resnet50-vortex" in line]
-    for word in ("43,232,196", "arXiv:1804.06242"):
-        assert word in line
-    (line,) = [line for line in lines if "fcn32s-resnet50" in line]
-    for word in ("427 x 427", "arXiv:1411.4038"):
-        assert word in line
-    assert [name for name in MODELS if not any(name in line for line in lines)] == []
+    for word in ("GFLOPs", "stride", "receptive field", "+ in training"):
+        assert word in lines[2]
+
+
+@pytest.mark.parametrize(("width", "is_wide"), [(80, False), (149, False), (150, True)])
+def test_terminal_shows_columns_that_fit(few, page, width, is_wide):
+    text = page(width)
+    assert ("GFLOPs" in text, "stride" in text, "arXiv" in text) == (is_wide,) * 3
+    for word in ("voxresnet-reduced8-v3", "365,052", "1217 x 1217", "receptive field"):
+        assert word in text
 
 
 @pytest.mark.parametrize("words", [("--spatial-dims", "4"), ("--classes", "0")], ids=str)

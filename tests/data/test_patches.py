@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from voxseg.data.grid import Grid
+from voxseg.data.normalise import OUTSIDE
 from voxseg.data.orientation import Orientation
-from voxseg.data.patches import PatchSampler
-from voxseg.data.prepare import OUTSIDE, Grid, Prepared
+from voxseg.data.patches import PatchSampler, PatchSettings
+from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment, AugmentSettings
 
 SHAPE = (20, 15, 12)
@@ -30,16 +32,8 @@ def case(seed=0, shape=SHAPE, superpixels=True):
 def sampler(
     cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0, part=(0, 1)
 ):
-    return PatchSampler(
-        cases,
-        patch,
-        3,
-        class_share=share,
-        augment=Augment(settings, patch),
-        coordinates=coordinates,
-        seed=seed,
-        share=part,
-    )
+    what = PatchSettings(voxels=patch, class_share=share, coordinates=coordinates)
+    return PatchSampler(cases, 3, what, Augment(settings, patch), seed=seed, share=part)
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
@@ -138,8 +132,8 @@ def test_one_thread_of_torch_makes_a_batch():
     made = sampler([case()])
     seen = []
     vary = made._augment
-    made._augment = lambda sample, seed: seen.append(torch.get_num_threads()) or vary(sample, seed)
-    made._augment.cut_voxels = vary.cut_voxels
+    made._augment = lambda *given: seen.append(torch.get_num_threads()) or vary(*given)
+    made._augment.draw = vary.draw
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:

@@ -3,16 +3,18 @@ import numpy as np
 import pytest
 
 from voxseg.data.layouts import Case
+from voxseg.data.normalise import OUTSIDE
 from voxseg.data.prepare import (
-    OUTSIDE,
+    IGNORED,
     PrepareSettings,
     coordinate_channels,
     foreground,
     prepare_case,
     working_grid,
 )
+from voxseg.data.superpixels import SupervoxelSettings
 from voxseg.data.volume import read_geometry
-from voxseg.errors import DataError
+from voxseg.errors import DataError, UsageError
 
 
 @pytest.fixture
@@ -146,9 +148,10 @@ def test_the_image_is_float32_however_it_is_normalised(case, how):
 
 
 @pytest.mark.parametrize("spacing", [(), (1.0, 1.5, 2.0)])
-def test_the_working_grid_is_known_from_the_header(case, spacing):
+@pytest.mark.parametrize("plane", ["none", "coronal", "all"])
+def test_the_working_grid_is_known_from_the_header(case, spacing, plane):
     case, _ = case
-    settings = PrepareSettings(spacing_mm=spacing)
+    settings = PrepareSettings(spacing_mm=spacing, plane=plane)
     source, _ = read_geometry(case.images)
     shape, millimetres = working_grid(source, settings)
     prepared = prepare_case(case, settings, (0, 3, 7))
@@ -160,3 +163,68 @@ def test_class_indices_are_not_resampled(case):
     prepared = prepare_case(case[0], PrepareSettings(spacing_mm=(1.0, 1.0, 1.0)), (0, 3, 7))
     with pytest.raises(ValueError, match="restore probabilities"):
         prepared.grid.restore_classes(prepared.label)
+
+
+@pytest.mark.parametrize(
+    ("plane", "expected"),
+    [
+        ("none", (2.0, 1.0, 1.5)), ("axial", (1.0, 1.0, 1.5)), ("coronal", (1.5, 1.0, 1.5)),
+        ("sagittal", (2.0, 1.0, 1.0)), ("all", (1.0, 1.0, 1.0)),
+    ],
+)  # fmt: skip
+def test_pixels_of_the_seen_planes_are_square(case, plane, expected):
+    case, label = case
+    prepared = prepare_case(case, PrepareSettings(plane=plane), (0, 3, 7))
+    assert prepared.spacing == expected
+    assert prepared.grid.is_resampled == (plane != "none")
+    back = np.array([0, 3, 7])[prepared.grid.restore(one_hot(prepared.label, 3))]
+    assert (back != label).mean() < 0.02
+
+
+def test_pixels_stay_as_they_are_where_that_is_asked_for(case):
+    own = PrepareSettings(plane="axial", square_pixels=False)
+    assert prepare_case(case[0], own, (0, 3, 7)).spacing == (2.0, 1.0, 1.5)
+    given = PrepareSettings(plane="axial", spacing_mm=(1.0, 2.0, 1.0))
+    assert prepare_case(case[0], given, (0, 3, 7)).spacing == (1.0, 2.0, 1.0)
+
+
+def test_ignored_values_have_an_index_of_their_own(case):
+    case, label = case
+    settings = PrepareSettings(margin_voxels=20)
+    found = prepare_case(case, settings, (3, 0), ignore=(7,))
+    expected = np.select([label == 3, label == 0], [0, 1], IGNORED)
+    np.testing.assert_array_equal(found.grid.orientation.from_ras(found.label), expected)
+    assert found.label.dtype == np.uint8
+    with pytest.raises(DataError, match=r"\[7\].*labels\.ignore"):
+        prepare_case(case, settings, (3, 0), ignore=(5,))
+
+
+def test_classes_leave_room_for_what_is_ignored(case):
+    values = tuple(range(256))
+    assert prepare_case(case[0], PrepareSettings(), values).label.max() == 7
+    with pytest.raises(UsageError, match="256 classes, but at most 255"):
+        prepare_case(case[0], PrepareSettings(), values, ignore=(300,))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalise": "imagenet"}, r"for photographs and .*a\.nii\.gz is a volume"),
+        ({"normalise": "unit"}, r"for photographs and .*a\.nii\.gz is a volume"),
+        ({"resize_pixels": (4, 5)}, r"for photographs and .*a\.nii\.gz is a volume"),
+    ],
+    ids=str,
+)
+def test_settings_of_photographs_are_refused_for_volumes(case, change, message):
+    with pytest.raises(UsageError, match=message):
+        prepare_case(case[0], PrepareSettings(**change), (0, 3, 7))
+
+
+def test_supervoxels_by_slice_need_one_plane(case):
+    by_slice = SupervoxelSettings(by="slice", size_mm=3.0, iterations=2)
+    for plane in ("none", "all"):
+        with pytest.raises(UsageError, match=f"data.plane is {plane}"):
+            prepare_case(case[0], PrepareSettings(plane=plane), (0, 3, 7), by_slice)
+    found = prepare_case(case[0], PrepareSettings(plane="coronal"), (0, 3, 7), by_slice)
+    per_slice = [set(np.unique(part)) - {-1} for part in found.superpixels.transpose(1, 0, 2)]
+    assert sum(map(len, per_slice)) == len(set().union(*per_slice)) > len(per_slice)

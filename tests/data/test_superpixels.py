@@ -13,6 +13,7 @@ from voxseg.data.superpixels import (
     cached_supervoxels,
     compact,
     compute_supervoxels,
+    expected_count,
 )
 from voxseg.ops import block_partition, slic
 
@@ -47,6 +48,50 @@ def test_compute_supervoxels_follows_the_settings(image):
     )
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("method", ["slic", "block"])
+def test_slices_are_divided_on_their_own(image, axis, method):
+    mask = image[0] > -1
+    mask.swapaxes(0, axis)[1] = False  # a slice with nothing in it
+    settings = dataclasses.replace(SETTINGS, method=method, by="slice")
+    found = compute_supervoxels(image, SPACING, settings, mask=mask, slice_axis=axis)
+    np.testing.assert_array_equal(found < 0, ~mask)
+    plane = [s for a, s in enumerate(SPACING) if a != axis]
+    total = 0
+    for number in range(found.shape[axis]):
+        inside = mask.take(number, axis)
+        alone = compute_supervoxels(
+            image.take(number, axis + 1), plane, settings, mask=inside.copy()
+        )
+        np.testing.assert_array_equal(compact(found.take(number, axis))[0], alone)
+        total += alone.max() + 1
+    assert found.max() + 1 == total
+    first_voxels = np.unique(found[mask], return_index=True)[1]
+    assert (np.diff(first_voxels) > 0).all()  # in raster order
+
+
+@pytest.mark.parametrize("count", [20, 70])
+@pytest.mark.parametrize("method", ["slic", "block"])
+def test_a_number_of_superpixels_can_be_asked_for(rng, count, method):
+    settings = SupervoxelSettings(count=count, method=method, compactness=10.0)
+    picture = rng.standard_normal((3, 61, 83, 1)).astype(np.float32)
+    found = compute_supervoxels(picture, (1.0, 1.0, 1.0), settings, slice_axis=2)
+    assert found.max() + 1 == pytest.approx(count, rel=0.15)
+    assert expected_count((61, 83, 1), (1, 1, 1), settings, 2) == pytest.approx(count, rel=0.15)
+    volume = rng.standard_normal((1, 31, 22, 27)).astype(np.float32)
+    mask = np.zeros(volume.shape[1:], bool)
+    mask[3:24, 4:] = True
+    found = compute_supervoxels(volume, (1.0, 1.5, 0.8), settings, mask=mask)
+    assert found.max() + 1 == pytest.approx(count, rel=0.25)
+
+
+def test_expected_count_of_volumes_and_slices():
+    settings = SupervoxelSettings(size_mm=4.0)
+    assert expected_count((9, 8, 11), SPACING, settings) == 2 * 3 * 2
+    assert expected_count((9, 8, 11), SPACING, settings, 1) == 8 * 2 * 2
+    assert expected_count((9, 8, 1), SPACING, settings) == 2 * 3
+
+
 def test_cached_supervoxels_are_computed_once(image, folder, monkeypatch):
     first = cached_supervoxels(image, SPACING, SETTINGS)
     assert len(files(folder)) == 1
@@ -68,6 +113,8 @@ def test_cache_key_holds_everything(image, folder, monkeypatch):
     hole[0, 0, 0] = False
     changes = [{"size_mm": 5.0}, {"compactness": 0.2}, {"iterations": 2}, {"sigma_mm": 1.0}]
     changes += [{"min_size": 0.2}, {"method": "block"}]
+    for axis in range(3):
+        cached_supervoxels(image, SPACING, SETTINGS, slice_axis=axis)
     cached_supervoxels(image, SPACING, SETTINGS)
     cached_supervoxels(other, SPACING, SETTINGS)
     cached_supervoxels(image, (1.0, 1.5, 0.9), SETTINGS)
@@ -77,7 +124,7 @@ def test_cache_key_holds_everything(image, folder, monkeypatch):
         cached_supervoxels(image, SPACING, dataclasses.replace(SETTINGS, **change))
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     cached_supervoxels(image, SPACING, SETTINGS)
-    assert len(files(folder)) == 6 + len(changes)
+    assert len(files(folder)) == 9 + len(changes)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an array", "short", "wrong", "flipped"], ids=str)
@@ -155,7 +202,7 @@ def test_compact_of_nothing():
     "change",
     [
         {"size_mm": 0.0}, {"compactness": -1.0}, {"iterations": 0}, {"sigma_mm": -0.1},
-        {"min_size": -0.1},
+        {"min_size": -0.1}, {"count": -1}, {"count": 500, "size_mm": 3.0},
     ],
     ids=str,
 )  # fmt: skip

@@ -2,10 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from voxseg.data.prepare import OUTSIDE
+from voxseg.data.normalise import OUTSIDE
 from voxseg.data.transforms import Augment, AugmentSettings
+from voxseg.data.warp import Warp
 
 OFF = {"flip_axes": (), "affine_probability": 0.0, "intensity_probability": 0.0}
+
+
+def vary(augment, given, seed, axes=(0, 1, 2)):
+    """Vary a patch that was cut as large as the augmentation wants it; nothing is resized."""
+    shape = tuple(given["image"].shape[1:])
+    size = augment._patch
+    return augment(given, Warp(shape, size, turns=shape != size), seed, axes[: len(size)])
 
 
 def sample(shape, seed=0):
@@ -22,8 +30,8 @@ def sample(shape, seed=0):
 @pytest.mark.parametrize("shape", [(9, 7), (9, 7, 8)], ids=str)
 def test_same_seed_same_bits_and_other_seed_other_patch(shape):
     augment = Augment(AugmentSettings(affine_probability=1.0, intensity_probability=1.0), shape)
-    big = augment.cut_voxels(np.random.default_rng(0))
-    first, again, other = (augment(sample(big), seed) for seed in (5, 5, 6))
+    big = augment.draw(np.random.default_rng(0)).cut
+    first, again, other = (vary(augment, sample(big), seed) for seed in (5, 5, 6))
     for key, value in first.items():
         assert value.shape[1:] == shape
         torch.testing.assert_close(again[key], value, rtol=0, atol=0)
@@ -32,16 +40,16 @@ def test_same_seed_same_bits_and_other_seed_other_patch(shape):
 
 def test_all_off_changes_nothing():
     augment = Augment(AugmentSettings(**OFF), (5, 6, 7))
-    assert augment.cut_voxels(np.random.default_rng(0)) == (5, 6, 7)
+    assert augment.draw(np.random.default_rng(0)).cut == (5, 6, 7)
     given = sample((5, 6, 7))
-    for key, value in augment(dict(given), 0).items():
+    for key, value in vary(augment, dict(given), 0).items():
         torch.testing.assert_close(value, given[key], rtol=0, atol=0)
 
 
 def test_flip_moves_all_maps_alike_and_mirrors_the_coordinate():
     augment = Augment(AugmentSettings(**{**OFF, "flip_axes": (1,)}), (5, 6, 7))
     given = sample((5, 6, 7))
-    outcomes = [augment(dict(given), seed) for seed in range(20)]
+    outcomes = [vary(augment, dict(given), seed) for seed in range(20)]
     flipped = [o for o in outcomes if not torch.equal(o["image"], given["image"])]
     assert 4 <= len(flipped) <= 16
     one = flipped[0]
@@ -53,10 +61,10 @@ def test_flip_moves_all_maps_alike_and_mirrors_the_coordinate():
 
 def test_affine_keeps_label_values_and_moves_maps_together():
     augment = Augment(AugmentSettings(**{**OFF, "affine_probability": 1.0}), (12, 12, 12))
-    big = augment.cut_voxels(np.random.default_rng(0))
+    big = augment.draw(np.random.default_rng(0)).cut
     assert min(big) > 12
     given = sample(big)
-    out = augment(dict(given), 3)
+    out = vary(augment, dict(given), 3)
     assert out["label"].dtype == torch.uint8
     assert set(out["label"].unique().tolist()) <= {0, 1, 2, 3}
     torch.testing.assert_close(out["superpixels"], out["label"].int() * 1000)
@@ -65,7 +73,7 @@ def test_affine_keeps_label_values_and_moves_maps_together():
 def test_intensity_leaves_maps_alone():
     augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
     given = sample((8, 9, 7))
-    out = augment(dict(given), 1)
+    out = vary(augment, dict(given), 1)
     assert not torch.equal(out["image"], given["image"])
     for key in ("label", "superpixels", "coordinates"):
         torch.testing.assert_close(out[key], given[key], rtol=0, atol=0)
@@ -73,8 +81,13 @@ def test_intensity_leaves_maps_alone():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"gamma": 1.0}, {"noise": -0.1}, {"affine_probability": 1.5}, {"scale": 1.0}]
-)
+    "bad",
+    [
+        {"gamma": 1.0}, {"noise": -0.1}, {"affine_probability": 1.5}, {"scale": 1.0},
+        {"resize": (2.0, 1.0)}, {"resize": (0.0, 1.0)}, {"resize": (1.0,)},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_rejects_impossible_values(bad):
     with pytest.raises(ValueError, match=r"augment\."):
         AugmentSettings(**bad)
@@ -87,7 +100,7 @@ def test_bias_field_multiplies_the_signal_above_the_darkest_voxel():
     augment = Augment(settings, (8, 9, 7))
     flat = {"image": torch.full((1, 8, 9, 7), 2.0)}
     flat["image"][0, 0, 0, 0] = -3.0
-    out = augment({"image": flat["image"].clone()}, 1)["image"]
+    out = vary(augment, {"image": flat["image"].clone()}, 1)["image"]
     assert out[0, 0, 0, 0] == -3.0
     # Where all tissue has one value, the field is all that is left, and it is smooth.
     field = (out + 3) / 5
@@ -100,6 +113,6 @@ def test_intensity_leaves_the_outside_alone():
     augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
     given = sample((8, 9, 7))
     given["image"][:, :3] = OUTSIDE
-    out = augment(dict(given), 1)
+    out = vary(augment, dict(given), 1)
     torch.testing.assert_close(out["image"][:, :3], given["image"][:, :3], rtol=0, atol=0)
     assert not torch.equal(out["image"][:, 3:], given["image"][:, 3:])

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 from voxseg.documents import write_document
@@ -27,7 +28,7 @@ def test_scores_survive_writing_undefined_ones_too(tmp_path, cases, validate):
     stored = validate(path.read_text())["cases"]["schema"]["2"]
     assert stored["dice"] is None
     found = read_scores(tmp_path)["schema"]
-    assert found[1] == FOUND
+    np.testing.assert_equal(asdict(found[1]), asdict(FOUND))
     assert math.isnan(found[2].dice)
     assert (found[2].truth_ml, list(found)) == (0.0, [1, 2])
 
@@ -35,7 +36,7 @@ def test_scores_survive_writing_undefined_ones_too(tmp_path, cases, validate):
 def test_scores_of_versions_without_a_form_are_read(tmp_path, cases):
     (tmp_path / "scores.json").write_text(json.dumps(cases))
     found = read_scores(tmp_path)["schema"]
-    assert found[1] == FOUND
+    np.testing.assert_equal(asdict(found[1]), asdict(FOUND))
     assert math.isnan(found[2].hd95_mm)
 
 

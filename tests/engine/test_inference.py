@@ -1,3 +1,4 @@
+import copy
 import warnings
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from monai.inferers import sliding_window_inference
 
 from voxseg.data.orientation import Orientation
-from voxseg.data.prepare import Grid, Prepared, coordinate_channels
+from voxseg.data.prepare import Grid, Prepared, PrepareSettings, coordinate_channels
 from voxseg.engine import inference
 from voxseg.engine.config import ModelConfig, PredictConfig
 from voxseg.engine.device import choose_compute
@@ -67,7 +68,7 @@ def network(design, in_channels=1, **options):
 @pytest.mark.parametrize("design", ["V0", "V1", "V2", "V3"])
 def test_whole_volume_is_the_network_itself(design):
     case, net = prepared(), network(design)
-    found = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=False)
+    found = predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings())
     superpixels = torch.from_numpy(case.superpixels)[None]
     with torch.inference_mode():
         count = int(superpixels.max()) + 1
@@ -102,9 +103,13 @@ def test_tiles_answer_as_the_whole_and_less_margin_does_not(options):
     )
     stride = net.trunk.strides[-1]
     less = tuple(max(0, r // 2 - s) for r, s in zip(net.reach, stride, strict=True))
-    ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=True, flip_axes=(0,))
+    ensemble = Ensemble(
+        networks=(net,), compute=COMPUTE, data=PrepareSettings(coordinates=True), flip_axes=(0,)
+    )
     whole, tiles, kept, short = (
-        inference._run(ensemble, case, [MemoryPlan(0, 0, cut, keeps)], Wanted()).probabilities
+        inference._run(
+            ensemble, case, WHOLE, [MemoryPlan(0, 0, cut, keeps)], Wanted()
+        ).probabilities
         for cut, keeps in (
             (Tiling(shape, shape, net.reach, stride), True),
             (Tiling(shape, (24, 8, 9), net.reach, stride), False),
@@ -120,7 +125,7 @@ def test_tiles_answer_as_the_whole_and_less_margin_does_not(options):
 @pytest.mark.parametrize("design", ["V1", "V2"])
 def test_windows_leave_no_seam_in_a_supervoxel(design):
     case, net = prepared(), network(design, norm="instance")
-    found = predict_probabilities(net, case, COMPUTE, WINDOWS, coordinates=False)
+    found = predict_probabilities(net, case, COMPUTE, WINDOWS, PrepareSettings())
     for k in range(0, int(case.superpixels.max()) + 1, 7):
         inside = found[:, case.superpixels == k]
         np.testing.assert_allclose(inside, inside[:, :1].repeat(inside.shape[1], 1), atol=1e-6)
@@ -130,8 +135,8 @@ def test_windows_leave_no_seam_in_a_supervoxel(design):
 def test_windows_blend_as_monai_does(design):
     case, net = prepared(), network(design, norm="instance")
     windows = windows_of(SHAPE, (16, 16, 16), 0.5)
-    ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=False)
-    found = inference._run(ensemble, case, [MemoryPlan(0, 0, windows, False)], Wanted())
+    ensemble = Ensemble(networks=(net,), compute=COMPUTE, data=PrepareSettings())
+    found = inference._run(ensemble, case, WHOLE, [MemoryPlan(0, 0, windows, False)], Wanted())
     step = net.forward if design == "V0" else net.features
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of MONAI's indexing
@@ -156,10 +161,12 @@ def test_flips_average_mirrored_passes(coordinates):
     case, net = prepared(), network("V0", 4 if coordinates else 1)
     mirrored = replace(case, image=np.ascontiguousarray(case.image[:, ::-1]))
     plain, other = (
-        predict_probabilities(net, c, COMPUTE, WHOLE, coordinates=coordinates)
+        predict_probabilities(net, c, COMPUTE, WHOLE, PrepareSettings(coordinates=coordinates))
         for c in (case, mirrored)
     )
-    both = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=coordinates, flip_axes=(0,))
+    both = predict_probabilities(
+        net, case, COMPUTE, WHOLE, PrepareSettings(coordinates=coordinates), flip_axes=(0,)
+    )
     if not coordinates:
         np.testing.assert_allclose(both, (plain + other[:, ::-1]) / 2, atol=1e-5)
     np.testing.assert_allclose(both.sum(0), 1, rtol=1e-5)
@@ -169,8 +176,10 @@ def test_flips_average_mirrored_passes(coordinates):
 def test_a_flipped_member_sees_mirrored_positions():
     case, net = prepared(), network("V0", 4)
     case = replace(case, mask_box=((3, 30), (0, 24), (2, 30)))
-    plain = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=True)
-    both = predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=True, flip_axes=(0,))
+    plain = predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings(coordinates=True))
+    both = predict_probabilities(
+        net, case, COMPUTE, WHOLE, PrepareSettings(coordinates=True), flip_axes=(0,)
+    )
     position = coordinate_channels(case.mask_box, tuple(slice(0, n) for n in SHAPE))
     position = position[:, ::-1] * np.array([-1, 1, 1], np.float32).reshape(3, 1, 1, 1)
     seen = np.concatenate([case.image[:, ::-1], position]).astype(np.float32)
@@ -182,7 +191,7 @@ def test_a_flipped_member_sees_mirrored_positions():
 def test_a_volume_smaller_than_the_window_is_predicted():
     case, net = prepared(), network("V3", norm="instance")
     settings = PredictConfig(memory_gb=1e-9, window_voxels=(64, 64, 64))
-    found = predict_probabilities(net, case, COMPUTE, settings, coordinates=False)
+    found = predict_probabilities(net, case, COMPUTE, settings, PrepareSettings())
     assert found.shape == (3, *SHAPE)
     assert np.isfinite(found).all()
 
@@ -214,7 +223,7 @@ def test_probabilities_have_the_shape_of_any_volume(shape, design, is_windowed):
         grid=Grid(shape, Orientation((0, 1, 2), (False,) * 3), shape, box),
     )
     how = replace(WINDOWS, window_voxels=(16, 16, 16)) if is_windowed else WHOLE
-    found = predict_probabilities(network(design), case, COMPUTE, how, coordinates=False)
+    found = predict_probabilities(network(design), case, COMPUTE, how, PrepareSettings())
     assert found.shape == (3, *shape)
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
     assert case.grid.restore(found).shape == shape
@@ -233,23 +242,17 @@ def test_the_cheapest_way_within_the_budget_is_taken():
     assert costs == sorted(costs)
 
 
-class Greedy(torch.nn.Module):
+def greedy(inner, most, error):
     """A network that fails for more than some voxels, as a device without room does."""
+    network = copy.deepcopy(inner)
 
-    def __init__(self, inner, most, error):
-        super().__init__()
-        self.inner, self.most, self.error = inner, most, error
+    def features(x):
+        if x[0, 0].numel() > most:
+            raise error
+        return inner.features(x)
 
-    def __getattr__(self, name):
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("inner"), name)
-
-    def features(self, x):
-        if x[0, 0].numel() > self.most:
-            raise self.error
-        return self.inner.features(x)
+    network.features = features
+    return network
 
 
 ERRORS = [
@@ -266,14 +269,14 @@ def test_every_way_of_running_out_of_memory_is_known(error):
 
 def test_out_of_memory_goes_down_a_ladder_and_says_so():
     case, net = large_case(), network("V3")
-    ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=False)
+    ensemble = Ensemble(networks=(net,), compute=COMPUTE, data=PrepareSettings())
     expected, how = gather(ensemble, case, WHOLE, Wanted())
     assert how == "whole volume at once"
-    greedy = Ensemble(
-        networks=(Greedy(net, 60 * 44 * 48, ERRORS[2]),), compute=COMPUTE, coordinates=False
+    hungry = Ensemble(
+        networks=(greedy(net, 60 * 44 * 48, ERRORS[2]),), compute=COMPUTE, data=PrepareSettings()
     )
     said = []
-    found, how = gather(greedy, case, WHOLE, Wanted(), say=said.append)
+    found, how = gather(hungry, case, WHOLE, Wanted(), say=said.append)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-5)
     assert said[0].startswith("a: out of memory (whole volume at once); trying ")
     assert how.endswith("did not fit")
@@ -283,8 +286,8 @@ def test_out_of_memory_goes_down_a_ladder_and_says_so():
 
 def test_the_last_rungs_put_probabilities_on_disk_and_then_fail(tmp_path):
     case = large_case()
-    net = Greedy(network("V3"), 1, ERRORS[0])
-    ensemble = Ensemble(networks=(net,), compute=COMPUTE, coordinates=False)
+    net = greedy(network("V3"), 1, ERRORS[0])
+    ensemble = Ensemble(networks=(net,), compute=COMPUTE, data=PrepareSettings())
     said = []
     with pytest.raises(VoxsegError, match=r"a ran out of memory even in .* close other programs"):
         gather(ensemble, case, WHOLE, Wanted(), spare=tmp_path, say=said.append)
@@ -296,7 +299,7 @@ def test_the_last_rungs_put_probabilities_on_disk_and_then_fail(tmp_path):
 def test_networks_of_another_reach_are_cut_apart():
     case = large_case()
     networks = (network("V0"), network("V0", stages=2))
-    ensemble = Ensemble(networks=networks, compute=COMPUTE, coordinates=False)
+    ensemble = Ensemble(networks=networks, compute=COMPUTE, data=PrepareSettings())
     whole, _ = gather(ensemble, case, WHOLE, Wanted())
     tiled, how = gather(ensemble, case, PredictConfig(memory_gb=1e-9), Wanted())
     assert "of " in how
@@ -306,13 +309,13 @@ def test_networks_of_another_reach_are_cut_apart():
 def test_other_errors_are_not_taken_for_memory():
     assert not ran_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not ran_out_of_memory(ValueError("out of memory"))
-    case, net = large_case(), Greedy(network("V3"), 1, RuntimeError("a bug"))
+    case, net = large_case(), greedy(network("V3"), 1, RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
-        predict_probabilities(net, case, COMPUTE, WHOLE, coordinates=False)
+        predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings())
 
 
 def test_several_members_need_their_probabilities():
-    ensemble = Ensemble(networks=(network("V0"),) * 2, compute=COMPUTE, coordinates=False)
+    ensemble = Ensemble(networks=(network("V0"),) * 2, compute=COMPUTE, data=PrepareSettings())
     with pytest.raises(ValueError, match="several members"):
         gather(ensemble, prepared(), WHOLE, Wanted(probabilities=False))
 

@@ -131,7 +131,7 @@ import json, resource
 from pathlib import Path
 import numpy as np
 import torch
-from voxseg.data.prepare import Prepared
+from voxseg.data.prepare import Prepared, PrepareSettings
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import choose_compute
 from voxseg.engine.gather import Wanted
@@ -143,7 +143,7 @@ torch.set_num_threads(1)
 network = VoxResNet(1, 3, design="V3", stages=1, width_divisor=8).eval()
 compute = choose_compute(torch.device("cpu"), "float32", "auto", 3)
 compute.place(network)
-ensemble = Ensemble(networks=(network,), compute=compute, coordinates=False)
+ensemble = Ensemble(networks=(network,), compute=compute, data=PrepareSettings())
 
 def run(side, say):
     shape = (side, side, side)

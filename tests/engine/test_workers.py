@@ -16,7 +16,7 @@ import torch
 
 from voxseg.data.layouts import find_cases
 from voxseg.data.mapped import MappedArray
-from voxseg.data.patches import PatchSampler
+from voxseg.data.patches import PatchSampler, PatchSettings
 from voxseg.data.transforms import Augment, AugmentSettings
 from voxseg.engine.cases import prepare_cases
 from voxseg.engine.config import build, merge
@@ -322,9 +322,8 @@ def test_batches_are_the_same_whatever_becomes_of_workers(subjects, quick, tmp_p
     cases, _ = prepared(subjects, quick, tmp_path / "run", 0)
     patch = (16, 15, 14)
     vary = AugmentSettings(affine_probability=0.5, intensity_probability=0.8)
-    sampler = PatchSampler(
-        cases, patch, 3, class_share=0.6, augment=Augment(vary, patch), coordinates=True, seed=4
-    )
+    settings = PatchSettings(voxels=patch, class_share=0.6, coordinates=True)
+    sampler = PatchSampler(cases, 3, settings, Augment(vary, patch), seed=4)
     make = partial(sampler.batch, size=2)
     expected = [make(step) for step in range(5, 16)]
     with start(make, range(5, 16), 2) as batches:

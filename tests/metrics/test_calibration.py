@@ -205,3 +205,17 @@ def test_of_equal_probabilities_the_lowest_class_wins():
     assert (even.num_voxels, sum(even.correct)) == (8, 4)
     truth[0] = 0
     assert calibrate(np.full((2, 2, 2, 2), 0.5), truth, (1, 1, 1)).everywhere.top.accuracy[7] == 1
+
+
+def test_ignored_voxels_do_not_count():
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet(np.ones(3), (5, 6)).transpose(2, 0, 1)
+    truth = rng.integers(0, 3, (5, 6))
+    marked = truth.copy()
+    marked[:, 4:] = 255
+    found = calibrate(shares, marked, (1.0, 1.0), ignored=255)
+    cut = calibrate(shares[:, :, :4], truth[:, :4], (1.0, 1.0), margin_mm=100.0)
+    assert found.everywhere.top.voxels == cut.everywhere.top.voxels
+    np.testing.assert_allclose(found.everywhere.top.squared_error, cut.everywhere.top.squared_error)
+    with pytest.raises(ValueError, match="classes from 0 to 255"):
+        calibrate(shares, marked, (1.0, 1.0))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from voxseg.models import MODELS, count_parameters
 
@@ -153,6 +154,34 @@ def test_pooled_designs_ask_for_superpixels(name):
         assert model(image).shape == (2, 3, *size_of(name))
 
 
+class Scored(TorchDispatchMode):
+    """Note how many places each map of class scores has that a layer makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = [0]
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        scores = (torch.ops.aten.convolution.default, torch.ops.voxseg.superpixel_unpool.default)
+        if func in scores and result.shape[1] == 3:
+            self.places.append(result.numel() // 3)
+        return result
+
+
+@EVERY
+def test_output_stride_is_that_of_the_finest_scores(name):
+    axes = MODELS[name].spatial_dims[0]
+    size = {2: 256, 3: 32}[axes]
+    image = torch.empty(1, 2, *(size,) * axes, device="meta")
+    superpixels = torch.empty(1, *(size,) * axes, dtype=torch.int32, device="meta")
+    model = copy.deepcopy(build(name)).to("meta")
+    with torch.no_grad(), Scored() as scored:
+        model(image, superpixels, COUNT)
+    # DeepLab's grid begins and ends on a cell, so that it has one more than size / stride.
+    assert model.output_stride == round(size / max(scored.places) ** (1 / axes))
+
+
 @EVERY
 def test_parameters_golden(name):
     golden = GOLDEN[name]
@@ -171,3 +200,4 @@ def test_entry_is_complete(name):
     assert entry.description
     assert entry.spatial_dims
     assert set(entry.spatial_dims) <= {2, 3}
+    assert len(entry.size) == entry.spatial_dims[0]

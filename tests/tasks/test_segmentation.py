@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
+from voxseg.data.grid import IGNORED
 from voxseg.tasks.segmentation import SegmentationLoss, count_dice
 
 
@@ -98,3 +99,23 @@ def test_auxiliary_weight_is_halved_for_a_grid_of_half_the_size():
     loss = SegmentationLoss(3, "ce")
     coarse = loss(logits, [torch.zeros(1, 3, 2, 2, 2)], label, 1.0)
     torch.testing.assert_close(coarse, 1.5 * loss(logits, [], label, 0.0))
+
+
+def test_iou_by_hand():
+    predicted = torch.tensor([0, 1, 1, 2, 2])
+    truth = torch.tensor([0, 1, 2, 2, IGNORED], dtype=torch.uint8)
+    counts = count_dice(predicted, truth, 4)
+    np.testing.assert_allclose(counts.iou[:3], [1, 1 / 2, 1 / 2])
+    assert counts.iou[3].isnan()
+    assert counts.mean_iou == pytest.approx(2 / 3)
+    nothing = count_dice(predicted, torch.full((5,), IGNORED), 4)
+    assert nothing.mean_iou == 0.0
+    assert nothing.predicted.sum() == 0
+
+
+def test_many_classes_leave_no_room_for_ignored_voxels():
+    label = torch.tensor([IGNORED, 0])
+    assert count_dice(label, label, 300).both.tolist()[IGNORED] == 1
+    logits = torch.zeros(1, 300, 1, 2)
+    loss = SegmentationLoss(300, "ce")(logits, [], label.view(1, 1, 1, 2), 0.0)
+    assert loss.item() == pytest.approx(math.log(300))

@@ -1,7 +1,7 @@
 """Training patches: where to cut, and the cut itself.
 
 A patch is drawn from its own seed alone, so that any number of processes, and a run that was
-stopped and resumed, see the same patches.
+stopped and resumed, see the same patches. Of slices, a patch has the two axes of its slice.
 """
 
 import contextlib
@@ -11,13 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from voxseg.data.prepare import OUTSIDE, Prepared, coordinate_channels
+from voxseg.data.places import ClassPlaces, anywhere, draw_in_photograph, keep_inside
+from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.data.superpixels import compact
-from voxseg.data.transforms import Augment
-
-_POSITIONS_KEPT = (
-    20_000  # voxels remembered per class and case; enough to be dense, small in memory
-)
+from voxseg.data.transforms import NOTHING, Augment
+from voxseg.data.warp import Warp
 
 
 @dataclass(frozen=True)
@@ -25,26 +23,44 @@ class Batch:
     """Patches of one training step."""
 
     image: torch.Tensor
-    """(B, C, *S) float32, coordinate channels included."""
+    """(B, C, *S) float32; the slices of 2.5D and coordinate channels included."""
     label: torch.Tensor
-    """(B, 1, *S) uint8 or int32 class indices."""
+    """(B, 1, *S) uint8 or int32 class indices, ``IGNORED`` where nothing counts."""
     superpixels: torch.Tensor | None
     """(B, *S) int32 in [0, count), -1 for none."""
     count: int
     """Number of superpixels, the largest of the batch."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class PatchSettings:
+    """What a patch is."""
+
+    voxels: tuple[int, ...]
+    """Its size; of slices and photographs two numbers."""
+    class_share: float
+    """Share of patches centred near a voxel of a class that is drawn first, each class equally
+    likely, background included; the others fall anywhere in the foreground."""
+    coordinates: bool = False
+    """Add coordinate channels, one for each axis of the volume."""
+    slice_axes: tuple[int, ...] = ()
+    """Cut slices across one of these axes, drawn anew for each patch; none cuts volumes."""
+    neighbours: int = 0
+    """Slices on each side that are further channels, the slice before first. Beyond the volume its
+    outermost slice comes again."""
+
+
 class PatchSampler:
     """Cut patches so that every class is met, background included.
 
+    Beyond the border of a volume lie its darkest voxel and background; beyond that of a photograph
+    there is ``NOTHING``.
+
     Args:
         cases: prepared subjects with labels.
-        patch_voxels: size of a patch.
         num_classes: classes, background included.
-        class_share: share of patches centred near a voxel of a class that is drawn first, each
-            class equally likely, background included; the others fall anywhere in the foreground.
+        settings: what a patch is.
         augment: variation, applied to each patch.
-        coordinates: add coordinate channels.
         seed: of the whole run.
         share: which samples of a batch are drawn here: ``share[0]`` and each ``share[1]``-th after
             it. The samples do not depend on who draws them.
@@ -53,28 +69,20 @@ class PatchSampler:
     def __init__(
         self,
         cases: Sequence[Prepared],
-        patch_voxels: tuple[int, ...],
         num_classes: int,
-        *,
-        class_share: float,
+        settings: PatchSettings,
         augment: Augment,
-        coordinates: bool,
+        *,
         seed: int,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         self._share = share
         self._cases = cases
-        self._patch = patch_voxels
-        self._class_share = class_share
+        self._num_classes = num_classes
+        self._settings = settings
         self._augment = augment
-        self._coordinates = coordinates
         self._seed = seed
-        rng = np.random.default_rng([seed, 0xC1A55])
-        positions = [_class_positions(case, num_classes, rng) for case in cases]
-        # One array for all of them: processes can share it.
-        self._positions = np.concatenate([part for parts in positions for part in parts])
-        lengths = [[len(part) for part in parts] for parts in positions]
-        self._ends = np.cumsum(lengths).reshape(len(cases), num_classes + 1)
+        self._places = None if cases[0].is_image else ClassPlaces(cases, num_classes, seed)
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw the batch of global ``step``: the same for the same step, whatever came before.
@@ -94,7 +102,7 @@ class PatchSampler:
     def _batch(self, step: int, size: int) -> Batch:
         samples = [self._sample(key) for key in self._keys(step, size)]
         image = torch.stack([s["image"] for s in samples])
-        if self._coordinates:
+        if self._settings.coordinates:
             image = torch.cat([image, torch.stack([s["coordinates"] for s in samples])], dim=1)
         label = torch.stack([s["label"] for s in samples])
         if "superpixels" not in samples[0]:
@@ -115,37 +123,91 @@ class PatchSampler:
         rng = np.random.default_rng(seed)
         index = self._case(rng)
         case = self._cases[index]
-        centre = self._centre(index, rng)
-        size = self._augment.cut_voxels(rng)
-        start = [c - n // 2 for c, n in zip(centre, size, strict=True)]
-        window = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
+        axis: int | None
+        if case.is_image:
+            axis, warp = 2, self._augment.draw(rng)
+            centre = self._centre_in_photograph(case, warp, rng)
+        else:
+            axis = self._axis(rng)
+            warp, centre = self._centre(index, axis, rng)
+        plane = tuple(a for a in range(len(case.shape)) if a != axis)
+        window = [slice(c, c + 1) for c in centre]
+        for a, size in zip(plane, warp.cut, strict=True):
+            start = centre[a] - size // 2
+            window[a] = slice(start, start + size)
+        sample = self._cut(case, tuple(window), axis)
+        return self._augment(sample, warp, int(rng.integers(2**31)), plane)
+
+    def _axis(self, rng: np.random.Generator) -> int | None:
+        """Draw the axis across a slice; None for volumes."""
+        choices = self._settings.slice_axes
+        if len(choices) < 2:
+            return choices[0] if choices else None
+        return choices[int(rng.integers(len(choices)))]
+
+    def _cut(
+        self, case: Prepared, window: tuple[slice, ...], axis: int | None
+    ) -> dict[str, torch.Tensor]:
+        """Cut all arrays of a patch; ``axis`` is the one across its slice."""
         assert case.label is not None
+        fill = NOTHING if case.is_image else {"label": 0.0, "superpixels": -1.0}
         sample = {
-            "image": _cut(case.image, window),
-            "label": _cut(case.label[None], window, 0),
+            "image": torch.cat(
+                [
+                    _cut(case.image, one, fill.get("image"))
+                    for one in self._slices(case, window, axis)
+                ]
+            ),
+            "label": _cut(case.label[None], window, fill["label"]),
         }
-        if self._coordinates:
+        if self._settings.coordinates:
             sample["coordinates"] = torch.from_numpy(coordinate_channels(case.mask_box, window))
         if case.superpixels is not None:
-            sample["superpixels"] = _cut(case.superpixels[None], window, -1)
-        return self._augment(sample, int(rng.integers(2**31)))
+            sample["superpixels"] = _cut(case.superpixels[None], window, fill["superpixels"])
+        if axis is None:
+            return sample
+        return {key: value.squeeze(axis + 1) for key, value in sample.items()}
 
-    def _centre(self, index: int, rng: np.random.Generator) -> list[int]:
-        case, ends = self._cases[index], self._ends[index]
-        first = self._ends[index - 1][-1] if index else 0
-        *classes, anywhere = np.split(self._positions[first : ends[-1]], ends[:-1] - first)
-        present = [p for p in classes if len(p)] or [anywhere]
-        chosen = anywhere
-        if rng.random() < self._class_share:
-            chosen = present[int(rng.integers(len(present)))]
-        flat = int(chosen[int(rng.integers(len(chosen)))])
-        centre = [int(i) for i in np.unravel_index(flat, case.shape)]
+    def _slices(
+        self, case: Prepared, window: tuple[slice, ...], axis: int | None
+    ) -> Iterator[tuple[slice, ...]]:
+        """Windows of a slice and its neighbours; of a volume, ``window`` alone."""
+        if axis is None:
+            yield window
+            return
+        reach, last = self._settings.neighbours, case.shape[axis] - 1
+        for step in range(-reach, reach + 1):
+            number = min(max(window[axis].start + step, 0), last)
+            yield (*window[:axis], slice(number, number + 1), *window[axis + 1 :])
+
+    def _centre(
+        self, index: int, axis: int | None, rng: np.random.Generator
+    ) -> tuple[Warp, list[int]]:
+        """Draw a warp and a centre in a volume; across the slice it is that of a drawn voxel."""
+        assert self._places is not None
+        shape = self._cases[index].shape
+        flat = self._places.draw(index, self._settings.class_share, rng)
+        centre = [int(i) for i in np.unravel_index(flat, shape)]
+        plane = [a for a in range(len(shape)) if a != axis]
         # Anywhere in the inner half, so that the network cannot count on the middle.
-        reach = [n // 4 for n in self._patch]
-        centre = [c + int(rng.integers(-r, r + 1)) for c, r in zip(centre, reach, strict=True)]
-        return [
-            _keep_inside(c, n, p) for c, n, p in zip(centre, case.shape, self._patch, strict=True)
+        moves = [int(rng.integers(-(n // 4), n // 4 + 1)) for n in self._settings.voxels]
+        warp = self._augment.draw(rng)
+        for a, move, seen in zip(plane, moves, warp.seen, strict=True):
+            centre[a] = keep_inside(centre[a] + round(move / warp.factor), shape[a], seen)
+        return warp, centre
+
+    def _centre_in_photograph(
+        self, case: Prepared, warp: Warp, rng: np.random.Generator
+    ) -> list[int]:
+        shape = case.shape[:2]
+        drawn = draw_in_photograph(case, self._num_classes, self._settings.class_share, rng)
+        if drawn is None:
+            return [*(anywhere(n, p, rng) for n, p in zip(shape, warp.seen, strict=True)), 0]
+        near = [
+            c + int(rng.integers(-(p // 4), p // 4 + 1))
+            for c, p in zip(drawn, warp.seen, strict=True)
         ]
+        return [*(keep_inside(c, n, p) for c, n, p in zip(near, shape, warp.seen, strict=True)), 0]
 
 
 @contextlib.contextmanager
@@ -156,30 +218,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _keep_inside(centre: int, size: int, patch: int) -> int:
-    """Move a patch's centre so that it covers no padding where the volume is large enough."""
-    if size <= patch:
-        return size // 2
-    low = patch // 2
-    return min(max(centre, low), size - patch + low)
-
-
-def _class_positions(
-    case: Prepared, num_classes: int, rng: np.random.Generator
-) -> list[np.ndarray]:
-    """Remember voxels of each class, and last of the whole foreground; none lies outside it."""
-    assert case.label is not None
-    inside = np.ravel((case.image != OUTSIDE).any(0))
-    flat = np.where(inside, np.ravel(case.label), -1)
-    positions = []
-    for chosen in (*(flat == k for k in range(num_classes)), inside):
-        found = np.flatnonzero(chosen)
-        if len(found) > _POSITIONS_KEPT:
-            found = np.sort(rng.choice(found, _POSITIONS_KEPT, replace=False))
-        positions.append(found)
-    return positions
 
 
 def _cut(array: np.ndarray, window: tuple[slice, ...], fill: float | None = None) -> torch.Tensor:

@@ -11,31 +11,19 @@ from typing import Literal
 
 import numpy as np
 
-from voxseg.data.layouts import Case
-from voxseg.data.orientation import Orientation, orientation_of
+from voxseg.data.cases import Case
+from voxseg.data.grid import IGNORED as IGNORED
+from voxseg.data.grid import Grid
+from voxseg.data.normalise import OF_COLOURS, Normalisation, normalise
+from voxseg.data.orientation import orientation_of
 from voxseg.data.reading import read_channels, read_label
-from voxseg.data.resample import (
-    Scores,
-    argmax_on_grid,
-    best_class,
-    resample_image,
-    resample_label,
-)
+from voxseg.data.resample import resample_image
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
 from voxseg.data.volume import Volume, check_same_grid
-from voxseg.errors import DataError
+from voxseg.errors import DataError, UsageError
 
-Normalisation = Literal["zscore", "median", "none", "imagenet", "unit"]
 Plane = Literal["none", "axial", "coronal", "sagittal", "all"]
 MaskMode = Literal["auto", "nonzero", "all"]
-OUTSIDE = -4.0
-"""What a z-scored image holds outside the foreground: one value for every subject.
-
-A stripped background would else lie at (0 - mean) / deviation, which differs by subject, and
-intensity augmentation would move it: networks then see tissue where there is nothing.
-"""
-IGNORED = 255
-"""Class index of a voxel that counts neither in training nor in scores; classes are fewer then."""
 _SLICE_AXES: dict[Plane, tuple[int, ...]] = {
     "none": (), "axial": (2,), "coronal": (1,), "sagittal": (0,), "all": (2, 1, 0),
 }  # fmt: skip
@@ -66,6 +54,8 @@ class PrepareSettings:
     """Slices on each side of a slice that are further channels (2.5D)."""
     square_pixels: bool = True
     """With ``plane`` and without ``spacing_mm``: resample to the plane's smaller pixel size."""
+    resize_pixels: tuple[int, ...] = ()
+    """Height and width that photographs are brought to; empty keeps their own."""
 
     def __post_init__(self) -> None:
         if any(s <= 0 for s in self.spacing_mm) or len(self.spacing_mm) not in (0, 2, 3):
@@ -81,77 +71,17 @@ class PrepareSettings:
                 "data.plane"
             )
 
+        if self.resize_pixels and not (
+            len(self.resize_pixels) == 2 and min(self.resize_pixels) > 0
+        ):
+            raise ValueError(
+                f"data.resize_pixels must be a height and a width, got {self.resize_pixels}"
+            )
+
     @property
     def slice_axes(self) -> tuple[int, ...]:
         """Axes (RAS+) along which volumes are cut into slices; none for a network of volumes."""
         return _SLICE_AXES[self.plane]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where prepared arrays lie in the subject's own grid."""
-
-    source_shape: tuple[int, ...]
-    orientation: Orientation
-    working_shape: tuple[int, ...]
-    """Shape after reorientation and resampling, before the crop."""
-    box: tuple[tuple[int, int], ...]
-    """Start and stop of the crop on the working grid."""
-
-    @property
-    def _ras_shape(self) -> tuple[int, ...]:
-        return tuple(self.source_shape[a] for a in self.orientation.axes)
-
-    @property
-    def _slices(self) -> tuple[slice, ...]:
-        return tuple(slice(a, b) for a, b in self.box)
-
-    def prepare_label(self, label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-        """Bring a label map from the source's grid to the crop, as ``prepare_case`` does.
-
-        Args:
-            label: (X, Y, Z) values of the label file, all listed in ``values``.
-            values: as for ``prepare_case``.
-
-        Returns:
-            (*crop) class indices, uint8 or int32.
-        """
-        classes = self.orientation.to_ras(_class_indices(label, values))
-        if self.working_shape != self._ras_shape:
-            classes = resample_label(classes, self.working_shape)
-        return np.ascontiguousarray(classes[self._slices])
-
-    @property
-    def is_resampled(self) -> bool:
-        """Whether the working grid has other voxels than the source's."""
-        return self.working_shape != self._ras_shape
-
-    def restore(self, probabilities: Scores) -> np.ndarray:
-        """Turn class scores (num_classes, *crop) into class indices (uint8 or int32) at the source.
-
-        Outside the crop lies class 0. When resampling, one class at a time is brought to the
-        source's grid and compared with the best so far.
-        """
-        if not self.is_resampled:
-            return self.restore_classes(best_class(probabilities))
-        label = argmax_on_grid(probabilities, self.box, self.working_shape, self._ras_shape)
-        return np.ascontiguousarray(self.orientation.from_ras(label))
-
-    def restore_classes(self, classes: np.ndarray) -> np.ndarray:
-        """Bring class indices (*crop) to the source's grid, which must not have been resampled."""
-        if self.is_resampled:
-            raise ValueError("class indices cannot be interpolated; restore probabilities instead")
-        label = np.zeros(self.working_shape, classes.dtype)
-        label[self._slices] = classes
-        return np.ascontiguousarray(self.orientation.from_ras(label))
-
-    def restore_map(self, values: np.ndarray, outside: float) -> np.ndarray:
-        """Bring one float map (*crop) to the source's grid; ``outside`` fills what was cropped."""
-        full = np.full(self.working_shape, outside, np.float32)
-        full[self._slices] = values
-        if self.is_resampled:
-            full = resample_image(full, self._ras_shape, order=1)
-        return np.ascontiguousarray(self.orientation.from_ras(full))
 
 
 @dataclass(frozen=True)
@@ -162,7 +92,7 @@ class Prepared:
     image: np.ndarray
     """(C, *S) float32, normalised."""
     label: np.ndarray | None
-    """(*S) uint8 or int32 class indices."""
+    """(*S) uint8 or int32 class indices, ``IGNORED`` where nothing counts."""
     superpixels: np.ndarray | None
     """(*S) int32, -1 outside the foreground."""
     mask_box: tuple[tuple[int, int], ...]
@@ -170,6 +100,8 @@ class Prepared:
     spacing: tuple[float, ...]
     """Voxel size in mm, RAS+ order."""
     grid: Grid
+    is_image: bool = False
+    """Whether this is a photograph: beyond its border there is nothing that counts."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -192,29 +124,36 @@ def prepare_case(
     settings: PrepareSettings,
     label_values: tuple[int, ...],
     supervoxels: SupervoxelSettings | None = None,
+    ignore: tuple[int, ...] = (),
 ) -> Prepared:
     """Read and prepare one case.
 
     Args:
-        case: its files; without a label, ``Prepared.label`` is None.
+        case: its files; without a label, ``Prepared.label`` is None. A photograph is neither
+            cropped nor masked.
         settings: crop, spacing, normalisation.
         label_values: values in the label file, in the order of the classes; the first is
-            background. A value in the file that is not listed is an error.
+            background. A value in the file that is listed nowhere is an error.
         supervoxels: how to compute supervoxels on the cropped volume; None for none.
+        ignore: further values in the label file, of voxels that do not count.
+
+    Raises:
+        DataError: the files are not what they must be.
+        UsageError: the settings cannot be used on them.
     """
+    slice_axis = _slice_axis(case, settings, supervoxels)
+    check_settings(case, settings, len(label_values), ignore)
     source, label = read_case(case)
     orientation = orientation_of(source.affine)
-    spacing = tuple(source.spacing[a] for a in orientation.axes)
+    shape, spacing = working_grid(source, settings)
     source_shape = source.shape
     arrays = [orientation.to_ras(channel) for channel in source.array]
     del source  # each copy of a large volume counts: what is not needed any more goes
     if label is not None:
-        check_label_values(label, label_values)
-    if settings.spacing_mm:
-        shape = _resampled_shape(arrays[0].shape, spacing, settings.spacing_mm)
-        spacing = settings.spacing_mm
+        check_label_values(label, label_values, ignore)
+    if shape != arrays[0].shape:
         arrays = [resample_image(a, shape, order=1) for a in arrays]
-    mask = foreground(arrays[0], settings.mask)
+    mask = foreground(arrays[0], "all" if case.is_image else settings.mask)
     inner = _bounding_box(mask, case.images[0])
     box = tuple(
         (max(0, a - settings.margin_voxels), min(n, b + settings.margin_voxels))
@@ -227,20 +166,39 @@ def prepare_case(
     for channel, array in zip(image, arrays, strict=True):
         channel[...] = array[cut]
     del arrays, array
-    for channel in image:
-        _normalise(channel, mask, settings, case.images[0])
+    normalise(image, mask, settings.normalise, settings.clip_percentiles, case.images[0])
     regions = None
     if supervoxels is not None:
-        regions = cached_supervoxels(image, spacing, supervoxels, mask=mask)
+        inside = None if case.is_image else mask
+        regions = cached_supervoxels(
+            image, spacing, supervoxels, mask=inside, slice_axis=slice_axis
+        )
     return Prepared(
         case_id=case.case_id,
         image=image,
-        label=None if label is None else grid.prepare_label(label.array, label_values),
+        label=None if label is None else grid.prepare_label(label.array, label_values, ignore),
         superpixels=regions,
         mask_box=tuple((a - o, b - o) for (a, b), (o, _) in zip(inner, box, strict=True)),
         spacing=spacing,
         grid=grid,
+        is_image=case.is_image,
     )
+
+
+def prepare_label(
+    path: Path, settings: PrepareSettings, values: tuple[int, ...], ignore: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Read the label of a photograph alone, as ``prepare_case`` gives it.
+
+    Raises:
+        DataError: the file is damaged or holds a value that is listed nowhere.
+    """
+    label = read_label(path)
+    check_label_values(label, values, ignore)
+    shape, _ = working_grid(label, settings)
+    box = tuple((0, n) for n in shape)
+    grid = Grid(label.shape, orientation_of(label.affine), shape, box)
+    return grid.prepare_label(label.array, values, ignore)
 
 
 def working_grid(
@@ -249,9 +207,20 @@ def working_grid(
     """Shape and voxel size (RAS+ order) that a case has before the crop to its foreground."""
     axes = orientation_of(source.affine).axes
     shape, spacing = tuple(source.shape[a] for a in axes), tuple(source.spacing[a] for a in axes)
-    if not settings.spacing_mm:
-        return shape, spacing
-    return _resampled_shape(shape, spacing, settings.spacing_mm), settings.spacing_mm
+    if source.header is None:  # a photograph
+        return (*settings.resize_pixels, 1) if settings.resize_pixels else shape, spacing
+    target = settings.spacing_mm or _square(spacing, settings)
+    return _resampled_shape(shape, spacing, target), target
+
+
+def _square(spacing: tuple[float, ...], settings: PrepareSettings) -> tuple[float, ...]:
+    """Make the pixels of all planes square that the network sees."""
+    axes = settings.slice_axes
+    if not axes or not settings.square_pixels:
+        return spacing
+    fixed = axes[0] if len(axes) == 1 else None
+    smallest = min(s for axis, s in enumerate(spacing) if axis != fixed)
+    return tuple(s if axis == fixed else smallest for axis, s in enumerate(spacing))
 
 
 def foreground(array: np.ndarray, mode: MaskMode) -> np.ndarray:
@@ -280,21 +249,63 @@ def coordinate_channels(
     return np.stack(np.meshgrid(*lines, indexing="ij"))
 
 
-def check_label_values(label: Volume, values: tuple[int, ...]) -> None:
-    """Refuse a label map with a value that is not in ``values``."""
-    unknown = sorted(set(np.unique(label.array).tolist()) - set(values))
+def check_label_values(
+    label: Volume, values: tuple[int, ...], ignore: tuple[int, ...] = ()
+) -> None:
+    """Refuse a label map with a value that is neither in ``values`` nor in ``ignore``."""
+    unknown = sorted(set(np.unique(label.array).tolist()) - set(values) - set(ignore))
     if unknown:
         raise DataError(
             f"{label.path} holds label values {unknown} that the configuration does not list "
-            f"({list(values)}); add them to data.labels, or correct the file"
+            f"({list(values)}); add them to labels.values or labels.ignore, or correct the file"
         )
 
 
-def _class_indices(label: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
-    dtype = np.uint8 if len(values) <= 256 else np.int32
-    order = np.argsort(values)
-    classes: np.ndarray = order[np.searchsorted(np.asarray(values)[order], label)]
-    return classes.astype(dtype)
+def _slice_axis(
+    case: Case, settings: PrepareSettings, supervoxels: SupervoxelSettings | None
+) -> int | None:
+    """Find the axis whose slices are divided into superpixels on their own, if any."""
+    if case.is_image:
+        return 2
+    if supervoxels is None or supervoxels.by == "volume":
+        return None
+    axes = settings.slice_axes
+    if len(axes) != 1:
+        raise UsageError(
+            f"supervoxels.by is slice, but data.plane is {settings.plane}: choose one plane, or "
+            "divide by volume"
+        )
+    return axes[0]
+
+
+def check_settings(
+    case: Case, settings: PrepareSettings, num_classes: int, ignore: tuple[int, ...]
+) -> None:
+    """Refuse settings that do not go with this kind of case, or with voxels that do not count.
+
+    Raises:
+        UsageError: the first of them.
+    """
+    path = case.images[0]
+    if not case.is_image:
+        if settings.normalise in OF_COLOURS:
+            raise UsageError(
+                f"data.normalise {settings.normalise} is for photographs and {path} is a volume; "
+                "choose zscore, median or none"
+            )
+        if settings.resize_pixels:
+            raise UsageError(
+                f"data.resize_pixels is for photographs and {path} is a volume; set data.spacing_mm"
+            )
+    elif settings.spacing_mm:
+        raise UsageError(
+            f"data.spacing_mm is for volumes and {path} is a photograph; set data.resize_pixels"
+        )
+    if num_classes > IGNORED and (ignore or case.is_image):
+        raise UsageError(
+            f"there are {num_classes} classes, but at most {IGNORED} where pixels may be ignored; "
+            "merge some classes"
+        )
 
 
 def _resampled_shape(
@@ -312,56 +323,3 @@ def _bounding_box(mask: np.ndarray, path: Path) -> tuple[tuple[int, int], ...]:
             raise DataError(f"{path} is all zeros: there is nothing to segment; check the file")
         box.append((int(used[0]), int(used[-1]) + 1))
     return tuple(box)
-
-
-def _normalise(array: np.ndarray, mask: np.ndarray, settings: PrepareSettings, path: Path) -> None:
-    """Clip and scale one channel in place, a layer at a time: a copy may be the one too many."""
-    if settings.normalise == "none":
-        return
-    inside = array[mask]
-    if inside.min() == inside.max():
-        raise DataError(
-            f"{path} is constant ({inside.min():g}) in its foreground: there is nothing to "
-            "segment; check the file, or set data.normalise to none"
-        )
-    is_standard = settings.normalise == "zscore"
-    low, high = -np.inf, np.inf
-    if settings.clip_percentiles:
-        found = np.percentile(inside, settings.clip_percentiles, overwrite_input=True)
-        inside = array[mask]  # their order decides the last bits of mean and deviation
-        if found[0] < found[1]:
-            low, high = found
-            inside = np.clip(inside, low, high)
-    offset: np.floating
-    scale: np.floating
-    if not is_standard:
-        offset, scale = np.float32(0), np.float32(_middle(inside, path))
-    else:
-        # Scalars of NumPy's float64, with which float32 voxels are scaled in float64.
-        offset, scale = _mean_and_deviation(inside)
-    del inside
-    for layer, is_inside in zip(array, mask, strict=True):
-        # Outside the foreground nothing is clipped from below: 0 stays what it is.
-        clipped = np.where(is_inside, np.clip(layer, low, high), np.minimum(layer, high))
-        scaled = (clipped - offset) / scale
-        layer[...] = np.where(is_inside, scaled, OUTSIDE) if is_standard else scaled
-
-
-def _middle(inside: np.ndarray, path: Path) -> float:
-    middle = float(np.median(inside))
-    if middle <= 0:
-        raise DataError(
-            f"{path} has a median of {middle:g} in its foreground, so it cannot be divided "
-            "by it; set data.normalise to zscore"
-        )
-    return middle
-
-
-def _mean_and_deviation(values: np.ndarray) -> tuple[np.float64, np.float64]:
-    """Of all values, to the bit what NumPy gives with less room; ``values`` may be overwritten."""
-    mean: np.float64 = values.mean(dtype=np.float64)
-    squares = values.astype(np.float64, copy=False)
-    squares -= mean
-    squares *= squares
-    deviation: np.float64 = np.sqrt(squares.sum() / squares.size)
-    return mean, deviation

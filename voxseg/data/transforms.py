@@ -1,4 +1,7 @@
-"""Augmentation of training patches by MONAI's transforms, reproducible sample by sample.
+"""Augmentation of training patches, reproducible sample by sample.
+
+Intensities, and turned volumes, are MONAI's; slices, photographs and all that is resized go through
+``warp``.
 
 The random state is set from the sample's own seed before each call, so a patch depends on (seed,
 epoch, step) alone: not on processes, nor on what a resumed run drew before.
@@ -20,9 +23,13 @@ from monai.transforms import (
     RandShiftIntensity,
 )
 
-from voxseg.data.prepare import OUTSIDE
+from voxseg.data.grid import IGNORED
+from voxseg.data.normalise import OUTSIDE
+from voxseg.data.warp import SMOOTH, Sample, Warp, resize, rotation, turn
 
-_SMOOTH = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
+NOTHING = {"image": 0.0, "label": float(IGNORED), "superpixels": -1.0}
+"""What lies beyond the border of a photograph."""
+_BLUR = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +45,7 @@ class AugmentSettings:
     scale: float = 0.1
     """Largest relative change of size."""
     resize: tuple[float, ...] = ()
-    """Smallest and largest factor of size, drawn anew for every patch; empty for none."""
+    """Smallest and largest factor of size, drawn evenly for every patch; empty for none."""
     intensity_probability: float = 0.3
     """Share of patches, for each of brightness, contrast, gamma, smoothing."""
     contrast: float = 0.15
@@ -71,80 +78,112 @@ class AugmentSettings:
 
 
 class Augment:
-    """Vary one patch: flips, affine, intensity, bias field, noise.
+    """Vary one patch: size, affine, flips, intensity, bias field, noise.
 
     A call takes and gives the same dict of arrays: ``image`` (C, *S) float32, ``coordinates``
-    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent. A patch that
-    an affine will turn is cut larger, and its centre is kept.
+    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent. What an affine
+    turns or a factor resizes is cut in another size, and its centre is kept.
+
+    Args:
+        settings: how strongly.
+        patch_voxels: size of the result.
+        is_image: of photographs: there is ``NOTHING`` beyond their borders, no field and no air.
     """
 
-    def __init__(self, settings: AugmentSettings, patch_voxels: tuple[int, ...]) -> None:
+    def __init__(
+        self, settings: AugmentSettings, patch_voxels: tuple[int, ...], *, is_image: bool = False
+    ) -> None:
         self._settings = settings
         self._patch = patch_voxels
+        self._is_image = is_image
 
-    def cut_voxels(self, rng: np.random.Generator) -> tuple[int, ...]:
-        """Decide whether this patch will be turned and scaled, and how large to cut it for that."""
-        if rng.random() >= self._settings.affine_probability:
-            return self._patch
+    def draw(self, rng: np.random.Generator) -> Warp:
+        """Decide how this patch will be resized and turned, and so how large to cut it."""
+        settings = self._settings
+        turns = bool(rng.random() < settings.affine_probability)
+        low, high = settings.resize or (1.0, 1.0)
+        factor = float(rng.uniform(low, high)) if settings.resize else 1.0
+        seen = tuple(max(1, round(n / factor)) for n in self._patch)
+        if not turns:
+            return Warp(seen, seen, factor)
+        extent = [n * settings.margin for n in self._patch]
+        if not self._is_monais:
+            # Turned, an axis reaches for what the others span as well.
+            lean = float(np.sin(np.deg2rad(settings.rotate_degrees)))
+            total = sum(self._patch)
+            wide = (1 + settings.scale) / factor
+            extent = [(n + lean * (total - n)) * wide for n in self._patch]
         # One more, so that a cut to be turned is larger than the patch whatever the settings.
-        return tuple(int(np.ceil(n * self._settings.margin)) + 1 for n in self._patch)
+        return Warp(tuple(int(np.ceil(n)) + 1 for n in extent), seen, factor, turns)
 
-    def __call__(self, sample: dict[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-        """Vary ``sample``; the same ``seed`` gives the same bits."""
+    def __call__(self, sample: Sample, warp: Warp, seed: int, axes: tuple[int, ...]) -> Sample:
+        """Vary ``sample``; the same ``seed`` gives the same bits.
+
+        Args:
+            sample: of the size ``warp.cut``; not kept.
+            warp: what ``draw`` gave.
+            seed: of this patch.
+            axes: of the volume that the patch's axes are.
+        """
         rng = np.random.default_rng(seed)
-        sample = self._affine(sample, rng)
-        sample = self._flip(sample, rng)
+        if warp.turns:
+            sample = self._affine(sample, warp, rng)
+        elif warp.cut != self._patch:
+            sample = resize(sample, self._patch)
+        sample = self._flip(sample, rng, axes)
         intensity = self._intensity
         if intensity is not None:
             intensity.set_random_state(int(rng.integers(2**31)))
             before = sample["image"]
             image = torch.as_tensor(intensity(before)).as_subclass(torch.Tensor).float()
             # Where there is no subject there is nothing to brighten.
-            sample["image"] = torch.where(before == OUTSIDE, before, image)
+            sample["image"] = (
+                image if self._is_image else torch.where(before == OUTSIDE, before, image)
+            )
         return sample
 
     @functools.cached_property
     def _intensity(self) -> Compose | None:
-        return _intensity_transforms(self._settings)
+        return _intensity_transforms(self._settings, has_field=not self._is_image)
 
-    def _affine(
-        self, sample: dict[str, torch.Tensor], rng: np.random.Generator
-    ) -> dict[str, torch.Tensor]:
+    @property
+    def _is_monais(self) -> bool:
+        return len(self._patch) == 3 and not self._settings.resize
+
+    def _affine(self, sample: Sample, warp: Warp, rng: np.random.Generator) -> Sample:
         settings = self._settings
-        if tuple(sample["image"].shape[1:]) == self._patch:
-            return sample
         angle = np.deg2rad(settings.rotate_degrees)
         dimensions = len(self._patch)
-        smooth = ("image", "coordinates")
-        warp = RandAffined(
+        if not self._is_monais:
+            angles = rng.uniform(-angle, angle, 3 if dimensions == 3 else 1)
+            stretch = 1 + rng.uniform(-settings.scale, settings.scale, dimensions)
+            matrix = rotation(angles.tolist()) * (stretch / warp.factor)
+            return turn(sample, self._patch, matrix, NOTHING if self._is_image else {})
+        monai = RandAffined(
             keys=list(sample),
             spatial_size=self._patch,
             prob=1.0,
-            rotate_range=[angle] * (3 if dimensions == 3 else 1),
+            rotate_range=[angle] * dimensions,
             scale_range=[settings.scale] * dimensions,
-            mode=["bilinear" if key in smooth else "nearest" for key in sample],
+            mode=["bilinear" if key in SMOOTH else "nearest" for key in sample],
             padding_mode="border",
         )
-        warp.set_random_state(int(rng.integers(2**31)))
+        monai.set_random_state(int(rng.integers(2**31)))
         kinds = {key: value.dtype for key, value in sample.items()}
         # Labels and superpixel numbers below 2**24 are exact in float32, which grid_sample needs.
-        warped = warp({key: value.float() for key, value in sample.items()})
+        warped = monai({key: value.float() for key, value in sample.items()})
         tensors = {key: torch.as_tensor(warped[key]) for key in sample}
         return {key: t.as_subclass(torch.Tensor).to(kinds[key]) for key, t in tensors.items()}
 
-    def _flip(
-        self, sample: dict[str, torch.Tensor], rng: np.random.Generator
-    ) -> dict[str, torch.Tensor]:
+    def _flip(self, sample: Sample, rng: np.random.Generator, axes: tuple[int, ...]) -> Sample:
         for axis in self._settings.flip_axes:
-            if axis >= len(self._patch) or rng.random() < 0.5:
+            if axis not in axes or rng.random() < 0.5:
                 continue
-            sample = {key: value.flip(axis + 1) for key, value in sample.items()}
+            sample = {key: value.flip(axes.index(axis) + 1) for key, value in sample.items()}
             if "coordinates" in sample:
                 # A mirrored head lies at mirrored positions: the content moves, and so does its
                 # coordinate along the mirrored axis.
-                sign = torch.ones(len(self._patch))
-                sign[axis] = -1
-                sample["coordinates"] *= sign.view(-1, *[1] * len(self._patch))
+                sample["coordinates"][axis] *= -1
         return sample
 
 
@@ -159,7 +198,7 @@ class _CoilField(RandBiasField):
         return torch.as_tensor(super().__call__(img - dark, randomize=randomize)) + dark
 
 
-def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
+def _intensity_transforms(settings: AugmentSettings, *, has_field: bool) -> Compose | None:
     probability = settings.intensity_probability
     if not probability:
         return None
@@ -172,7 +211,7 @@ def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
     if settings.gamma:
         low, high = 1 - settings.gamma, 1 + settings.gamma
         steps.append(RandAdjustContrast(prob=probability, gamma=(low, high)))
-    if settings.bias_field:
+    if settings.bias_field and has_field:
         steps.append(
             _CoilField(
                 degree=2,
@@ -182,7 +221,7 @@ def _intensity_transforms(settings: AugmentSettings) -> Compose | None:
         )
     if settings.noise:
         steps += [
-            RandGaussianSmooth(_SMOOTH, _SMOOTH, _SMOOTH, prob=probability / 2),
+            RandGaussianSmooth(_BLUR, _BLUR, _BLUR, prob=probability / 2),
             RandGaussianNoise(std=settings.noise, prob=probability),
         ]
     if not steps:

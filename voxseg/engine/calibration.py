@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.case_lists import parse_json
-from voxseg.data.prepare import Prepared, check_label_values
+from voxseg.data.prepare import IGNORED, Prepared, check_label_values
 from voxseg.data.volume import Volume
 from voxseg.documents import refuse_newer, write_document
 from voxseg.engine.config import LabelConfig
@@ -79,11 +79,12 @@ def calibrate_case(
         labels: values and names of the classes.
 
     Raises:
-        DataError: the truth holds a value that is not among the classes.
+        DataError: the truth holds a value that is neither among the classes nor ignored.
     """
-    check_label_values(truth, labels.values)
-    classes = case.grid.prepare_label(truth.array, labels.values)
-    regions = calibrate(probabilities, classes, case.spacing)
+    check_label_values(truth, labels.values, labels.ignore)
+    classes = case.grid.prepare_label(truth.array, labels.values, labels.ignore)
+    ignored = IGNORED if labels.ignore else None
+    regions = calibrate(probabilities, classes, case.spacing, ignored=ignored)
     ece = regions.near.top.ece
     return StoredCalibration(labels.values, labels.names, regions, {case.case_id: ece})
 

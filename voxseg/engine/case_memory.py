@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from voxseg.data.superpixels import SupervoxelSettings
+from voxseg.data.superpixels import SupervoxelSettings, expected_count
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.free_memory import free_gb, resident_gb
 from voxseg.engine.gather import Wanted
@@ -151,7 +151,7 @@ def _supervoxels(work: Work) -> int:
     """About how many there will be."""
     if work.supervoxels is None:
         return 0
-    return int(math.prod(work.shape) * math.prod(work.spacing) / work.supervoxels.size_mm**3)
+    return expected_count(work.shape, work.spacing, work.supervoxels)
 
 
 def _preparation(work: Work) -> list[int]:

@@ -1,13 +1,13 @@
 """Compare runs on the same cases: differences, intervals, tests, and a verdict in words.
 
 A verdict rests on the sign-flip permutation test after Holm's correction over every test of one
-comparison. The foreground mean of a case is taken over the classes that both runs have a score
-for, so that like is compared with like.
+comparison. The foreground mean of a case (of a photograph, the mean over all its classes) is taken
+over the classes that both runs have a score for, so that like is compared with like.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,15 @@ from voxseg.metrics.comparison import (
     fewest_cases,
     holm,
 )
-from voxseg.metrics.summary import FOREGROUND, or_none
+from voxseg.metrics.summary import FOREGROUND, PIXEL_METRICS, WITH_BACKGROUND, or_none
 from voxseg.schemas import COMPARE
 
-_VOLUMES = ("volume_difference_ml", "prediction_ml", "truth_ml")  # have no mean over classes
+_SIZES = (
+    "volume_difference_ml",
+    "prediction_ml",
+    "truth_ml",
+    *PIXEL_METRICS,
+)  # have no mean over classes
 _KNOWN = {
     "dice": ("Dice", "higher"),
     "iou": ("IoU", "higher"),
@@ -37,6 +42,8 @@ _KNOWN = {
     "volume_difference_ml": ("absolute volume difference (ml)", "lower"),
     "prediction_ml": ("predicted volume (ml)", None),
     "truth_ml": ("true volume (ml)", None),
+    "prediction_pixels": ("predicted pixels", None),
+    "truth_pixels": ("true pixels", None),
 }
 
 
@@ -44,8 +51,9 @@ _KNOWN = {
 class CompareSettings:
     """What is compared, and how sure it has to be."""
 
-    metric: str = "dice"
-    """Column of metrics.csv. Volume differences are compared by their size, without sign."""
+    metric: str = ""
+    """Column of metrics.csv; "" is IoU for photographs and Dice for volumes. Volume differences
+    are compared by their size, without sign."""
     alpha: float = 0.05
     """Level of the tests, in (0, 0.5]; intervals cover 1 - alpha."""
     all_pairs: bool = False
@@ -67,7 +75,7 @@ class CompareSettings:
 
 @dataclass(frozen=True)
 class ComparedClass:
-    """One class, or the foreground mean, of one pair of runs."""
+    """One class, or the mean over classes, of one pair of runs."""
 
     baseline: str
     """Name of run A."""
@@ -75,7 +83,7 @@ class ComparedClass:
     """Name of run B; differences are B - A."""
     name: str
     label: int | None
-    """Class value; None for the foreground mean."""
+    """Class value; None for the mean."""
     test: PairedComparison
     p_holm: float
     p_attainable: float
@@ -135,6 +143,7 @@ class Comparison:
             "standard deviation of the differences. r: matched rank-biserial correlation.",
             "p speaks of these networks on cases like these, not of the methods: cases of one fold "
             "share a network, and a network trained with another seed scores otherwise.",
+            *_pooled_note(self.runs),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -166,6 +175,8 @@ def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:
         DataError: A run cannot be read, or the runs cannot be compared.
     """
     runs = read_runs(paths)
+    if not settings.metric:
+        settings = replace(settings, metric="iou" if runs[0].is_images else "dice")
     common = find_common(runs, settings.metric, allow_missing=settings.allow_missing)
     pairs = list(combinations(runs, 2)) if settings.all_pairs else [(runs[0], r) for r in runs[1:]]
     tests = [
@@ -178,9 +189,10 @@ def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:
     attainable = holm([test.p_attainable for *_, test in tests])
     names = _class_names(runs, common.labels)
     better = _KNOWN.get(settings.metric, ("", None))[1]
+    mean_name = WITH_BACKGROUND if runs[0].is_images else FOREGROUND
     rows = tuple(
         ComparedClass(
-            one.name, two.name, FOREGROUND if label is None else names[label], label, test,
+            one.name, two.name, mean_name if label is None else names[label], label, test,
             float(p), float(least), _verdict(test, float(p), float(least), settings.alpha, better),
         )
         for (one, two, label, test), p, least in zip(tests, adjusted, attainable, strict=True)
@@ -189,9 +201,20 @@ def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:
     return Comparison(settings, runs, len(common.cases), rows, warnings)
 
 
+def _pooled_note(runs: Sequence[RunScores]) -> list[str]:
+    """Give the benchmark's number of photographs, which no test can be made of."""
+    known = [(run.name, run.pooled_iou) for run in runs if run.pooled_iou is not None]
+    if not known:
+        return []
+    scores = ", ".join(f"{100 * iou:.2f}% {name}" for name, iou in known)
+    return [
+        f"Compared are single photographs. Mean IoU over all pixels of each run's set: {scores}."
+    ]
+
+
 def _labels(common: Common, metric: str) -> list[int | None]:
     """Classes to test, and None for their mean where it means something and is not one of them."""
-    has_mean = metric not in _VOLUMES and len(common.labels) > 1
+    has_mean = metric not in _SIZES and len(common.labels) > 1
     return [*common.labels, *([None] if has_mean else [])]
 
 

@@ -6,6 +6,7 @@ the nearest known one. ``dump`` writes the resolved configuration back as TOML.
 
 import dataclasses
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -33,6 +34,7 @@ from voxseg.models import (
 )
 from voxseg.tasks.segmentation import LossKind
 
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab"]
 
 
@@ -44,6 +46,8 @@ class LabelConfig:
     """Background first; empty takes every value found in the training labels."""
     names: tuple[str, ...] = ()
     """A name for each value; empty takes the data set's, or "class N"."""
+    colours: tuple[str, ...] = ()
+    """#rrggbb of each value, for masks of photographs; empty takes the data set's, or our own."""
     ignore: tuple[int, ...] = ()
     """Values of voxels that count neither in training nor in scores."""
 
@@ -51,6 +55,17 @@ class LabelConfig:
         both = sorted(set(self.values) & set(self.ignore))
         if both:
             raise ValueError(f"labels.values and labels.ignore both list {both}")
+        wrong = [one for one in self.colours if not _COLOUR.fullmatch(one)]
+        if wrong:
+            raise ValueError(f"labels.colours must be like #00ff7f, got {wrong[0]!r}")
+
+    @property
+    def palette(self) -> dict[int, tuple[int, int, int]] | None:
+        """Red, green, blue in 0 to 255 by value; None without colours."""
+        if not self.colours:
+            return None
+        parts = [bytes.fromhex(colour[1:]) for colour in self.colours]
+        return {v: (rgb[0], rgb[1], rgb[2]) for v, rgb in zip(self.values, parts, strict=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +162,10 @@ class TrainConfig:
     """Of SGD (Nesterov)."""
     beta2: float = 0.999
     """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    """Learning rate over the run: "cosine", "poly" (power 0.9) or "constant"."""
+    schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
+    """Learning rate over the run: "cosine", "poly" (power 0.9), "constant", or "step"."""
+    step_epochs: int = 100
+    """With "step": epochs after which the learning rate falls to a tenth, each time."""
     warmup: float = 0.03
     """Share of the run in which the learning rate rises from 0."""
     ema_decay: float = 0.99
@@ -178,7 +195,7 @@ class TrainConfig:
     """Only algorithms that repeat bit by bit; ops that have none are named."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "batch_size", "validate_every"):
+        for name in ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
         if self.workers < -1:

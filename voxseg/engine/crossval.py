@@ -29,6 +29,7 @@ from voxseg.engine.folds import Effort, run_folds
 from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
+from voxseg.engine.pooled import merge_counts
 from voxseg.engine.postprocess_files import drop_stale, postprocess_crossval
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, write_spread
@@ -177,9 +178,13 @@ def _run(
         write_evaluation(evaluation, run, overwrite=True)
     if count == 1:
         return CrossvalResult(evaluations[0])
-    everything = [evaluation.scores for evaluation in evaluations]
-    mean = Evaluation(average_scores(everything), {}, names, TOLERANCE_MM)
-    spread = spread_of(dict(zip(seeds, everything, strict=True)), names)
+    # Pixels are pooled within a seed; over the seeds, scores of cases are averaged.
+    mean = replace(
+        evaluations[0],
+        scores=average_scores([evaluation.scores for evaluation in evaluations]),
+        pooled=None,
+    )
+    spread = spread_of(dict(zip(seeds, evaluations, strict=True)))
     write_evaluation(mean, request.run, overwrite=True)
     write_spread(spread, request.run)
     return CrossvalResult(mean, spread)
@@ -245,7 +250,8 @@ def _collect(run: Path, folds: int, names: dict[int, str]) -> Evaluation:
     scores: dict[str, dict[int, ClassScores]] = {}
     for number in range(folds):
         scores.update(read_scores(run / f"fold-{number}"))
-    return Evaluation(scores, {}, names, TOLERANCE_MM)
+    pooled = merge_counts(run, folds)
+    return Evaluation(scores, {}, names, TOLERANCE_MM, is_images=pooled is not None, pooled=pooled)
 
 
 def _start(init_from: Path | None, number: int, parts: Sequence[Fold], seed: int) -> Path | None:

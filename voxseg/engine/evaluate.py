@@ -6,52 +6,35 @@ listed and not scored, and so are predictions without a truth.
 
 import csv
 import io
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from voxseg.data.layouts import find_cases
-from voxseg.data.names import case_name, is_volume_file
-from voxseg.data.pairing import is_marked_label, pair, single_sources
+from voxseg.data.names import is_image_file
 from voxseg.data.reading import read_label
-from voxseg.data.volume import check_same_grid
+from voxseg.data.volume import Volume, check_same_grid
 from voxseg.documents import document, json_text
+from voxseg.engine.pairs import Pair, Pairs, find_pairs
+from voxseg.engine.pooled import PixelCounts, Pooled, pool, score_label
+from voxseg.engine.scheme import Scheme, customary_ignore, scheme_of
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
-from voxseg.metrics import ABSENT, EMPTY_POLICY, ClassScores, Summary, case_rows, score_case
-from voxseg.metrics.summary import summarise
-from voxseg.schemas import METRICS
+from voxseg.metrics import ABSENT, EMPTY_POLICY, ClassScores, Summary, case_rows
+from voxseg.metrics.case import ABSENT_PIXELS, IMAGE_POLICY
+from voxseg.metrics.confusion import occurring_values
+from voxseg.metrics.summary import (
+    IMAGE_METRICS,
+    METRICS,
+    PIXEL_METRICS,
+    class_name,
+    summarise,
+)
+from voxseg.schemas import METRICS as FORM
 
 BACKGROUND = 0
 _MOST_CLASSES = 256
-_PROBABILITY_MAP = re.compile(r"_probability-\d+$")
 _OUTPUTS = ("metrics.csv", "metrics.json", "summary.csv")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A prediction and the truth that it is scored against."""
-
-    case_id: str
-    prediction: Path
-    truth: Path
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """What was found in two places."""
-
-    pairs: tuple[Pair, ...]
-    without_prediction: tuple[str, ...] = ()
-    """Cases that have a truth only."""
-    without_truth: tuple[str, ...] = ()
-    """Files that have no truth."""
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    """Names that the truth's data set gives its classes."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +49,62 @@ class Evaluation:
     tolerance_mm: float
     without_prediction: tuple[str, ...] = ()
     without_truth: tuple[str, ...] = ()
+    is_images: bool = False
+    """Whether the cases are photographs, which have pixels instead of mm and ml."""
+    pooled: Pooled | None = None
+    """Scores over all pixels of all photographs, as benchmarks give them."""
+    notes: tuple[str, ...] = ()
+    """Which pixels do not count, and what else was decided, a sentence each."""
+
+    @property
+    def background(self) -> int | None:
+        """The class that no foreground mean has; None of photographs whose class 0 has a name."""
+        named = class_name(BACKGROUND, self.class_names)
+        return None if self.is_images and named.lower() != "background" else BACKGROUND
+
+    @property
+    def means_without(self) -> int | None:
+        """What the headline mean leaves out: the background of volumes, of photographs nothing.
+
+        Benchmarks of photographs average over all classes, background included.
+        """
+        return None if self.is_images else BACKGROUND
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Scores that mean something for these cases."""
+        return IMAGE_METRICS if self.is_images else METRICS
+
+    @property
+    def policy(self) -> str:
+        """How classes that a case lacks are treated."""
+        return IMAGE_POLICY if self.is_images else EMPTY_POLICY
 
     @property
     def summary(self) -> Summary:
         """Mean and standard deviation over cases."""
-        return summarise(self.scores, self.class_names, background=BACKGROUND)
+        return summarise(
+            self.scores, self.class_names, background=self.background, is_images=self.is_images
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values; an undefined score is None."""
+        # The form has the columns of volumes, which are null for photographs.
+        metrics = (*METRICS, *PIXEL_METRICS) if self.is_images else METRICS
         content = {
             "tolerance_mm": self.tolerance_mm,
-            "policy": EMPTY_POLICY,
-            "summary": self.summary.to_rows(),
-            "cases": case_rows(self.scores, self.class_names),
+            "policy": self.policy,
+            "summary": self.summary.to_rows(metrics),
+            "cases": case_rows(self.scores, self.class_names, metrics),
             "failures": dict(self.failures),
             "without_prediction": list(self.without_prediction),
             "without_truth": list(self.without_truth),
+            "photographs": self.is_images,
+            "notes": list(self.notes),
         }
-        return document(METRICS, content)
+        if self.pooled is not None:
+            content["pooled"] = self.pooled.to_json()
+        return document(FORM, content)
 
 
 def evaluate(
@@ -91,6 +112,7 @@ def evaluate(
     truth: Path,
     *,
     labels: Sequence[int] | None = None,
+    ignore: Sequence[int] | None = None,
     tolerance_mm: float = 1.0,
     names: Mapping[int, str] | None = None,
     notify: Callable[[str, int, int], None] = lambda *_: None,
@@ -100,31 +122,39 @@ def evaluate(
     Args:
         prediction: A label map, a folder of them, or a run folder with ``predictions/``.
         truth: A label map, a folder of them, or a data set in any layout that training reads.
-        labels: Foreground classes to score; by default all that occur in either.
+        labels: Classes to score; by default the data set's, or all that occur in either.
+        ignore: Values of the truth whose voxels do not count; by default those of the data set, or
+            255 in masks of photographs that hold other classes.
         tolerance_mm: For surface Dice.
         names: Class value -> name; by default those of the truth's data set.
         notify: Called with case, number and total before each case.
 
     Raises:
         DataError: There is nothing to score, or no case could be scored.
+        UsageError: A class is to be scored and ignored.
     """
     found = find_pairs(Path(prediction), Path(truth))
+    both = sorted(set(labels or ()) & set(ignore or ()))
+    if both:
+        raise UsageError(f"{both[0]} is in --labels and in --ignore; leave one of them out")
+    scheme, notes = _scheme(found, ignore, names)
     scored = score_pairs(
-        found.pairs, labels=labels, tolerance_mm=tolerance_mm, names=names or found.class_names,
-        notify=notify,
-    )  # fmt: skip
-    return Evaluation(
-        scored.scores, scored.failures, scored.class_names, tolerance_mm,
-        found.without_prediction, found.without_truth,
-    )  # fmt: skip
+        found.pairs, scheme, labels=labels, tolerance_mm=tolerance_mm, notify=notify
+    )
+    return replace(
+        scored,
+        without_prediction=found.without_prediction,
+        without_truth=found.without_truth,
+        notes=(*notes, *scored.notes),
+    )
 
 
 def score_pairs(
     pairs: Sequence[Pair],
+    scheme: Scheme | None = None,
     *,
     labels: Sequence[int] | None = None,
     tolerance_mm: float = 1.0,
-    names: Mapping[int, str] | None = None,
     notify: Callable[[str, int, int], None] = lambda *_: None,
 ) -> Evaluation:
     """Score pairs of files; see ``evaluate``.
@@ -135,50 +165,27 @@ def score_pairs(
     """
     if not tolerance_mm >= 0:
         raise UsageError(f"--tolerance-mm must not be negative, got {tolerance_mm:g}")
+    scheme = scheme or Scheme()
     scores: dict[str, dict[int, ClassScores]] = {}
     failures: dict[str, str] = {}
+    counts: PixelCounts | None = None
     for number, one in enumerate(pairs, 1):
         notify(one.case_id, number, len(pairs))
         try:
-            scores[one.case_id] = _score_pair(one, labels, tolerance_mm)
+            found, counted = _score_pair(one, scheme, labels, tolerance_mm)
         except VoxsegError as error:
             failures[one.case_id] = str(error)
+            continue
+        scores[one.case_id] = found
+        if counted is not None:
+            counts = counted if counts is None else counts + counted
     if pairs and not scores:
         raise DataError("\n".join(failures.values()))
-    return Evaluation(_filled(scores, labels), failures, dict(names or {}), tolerance_mm)
-
-
-def find_pairs(prediction: Path, truth: Path) -> Pairs:
-    """Find which prediction belongs to which truth, by the names of the cases.
-
-    Raises:
-        DataError: A place does not exist or nothing in one fits the other.
-        UsageError: A folder is to be scored against one file.
-    """
-    for place in (prediction, truth):
-        if not place.exists():
-            raise DataError(f"there is no file or folder {place}; check the name")
-    if is_volume_file(truth) and truth.is_file():
-        if not prediction.is_file():
-            raise UsageError(
-                f"{prediction} is a folder, but {truth} is one file; give two files or two folders"
-            )
-        return Pairs((Pair(case_name(prediction), prediction, truth),))
-    root, files = _predictions(prediction)
-    truths, names = _dataset_truths(truth)
-    if truths:
-        found = _by_name(files, truths)
-        missing = sorted(set(truths) - {one.case_id for one in found})
-    else:
-        found, missing = _by_file(root, files, truth)
-    if not found:
-        raise DataError(
-            f"no prediction in {prediction} has the name of a case in {truth} (the first "
-            f"prediction is {files[0].name}); masks are named after their case, CASE.nii.gz"
-        )
-    used = {one.prediction for one in found}
-    strangers = tuple(str(path) for path in files if path not in used)
-    return Pairs(tuple(found), tuple(missing), strangers, names)
+    pooled = None if counts is None else pool(counts, scheme, labels)
+    return Evaluation(
+        _filled(scores, scheme, labels), failures, dict(scheme.names), tolerance_mm,
+        is_images=scheme.is_images, pooled=pooled, notes=_pixel_notes(pooled, scheme),
+    )  # fmt: skip
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path, *, overwrite: bool = False) -> None:
@@ -189,10 +196,10 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, overwrite: bool = 
         VoxsegError: It cannot be written.
     """
     check_output(folder, overwrite=overwrite)
-    write_text(
-        folder / "metrics.csv", csv_text(case_rows(evaluation.scores, evaluation.class_names))
-    )
-    write_text(folder / "summary.csv", csv_text(evaluation.summary.to_rows()))
+    rows = case_rows(evaluation.scores, evaluation.class_names, evaluation.metrics)
+    write_text(folder / "metrics.csv", csv_text(rows))
+    summary = evaluation.summary.to_rows(evaluation.metrics)
+    write_text(folder / "summary.csv", csv_text(summary))
     write_text(folder / "metrics.json", json_text(evaluation.to_json()) + "\n")
 
 
@@ -205,13 +212,56 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{folder / existing[0]} exists; use --overwrite, or choose another -o")
 
 
+def _scheme(
+    found: Pairs, ignore: Sequence[int] | None, names: Mapping[int, str] | None
+) -> tuple[Scheme, tuple[str, ...]]:
+    """Say how the pairs are scored, and what was decided about it."""
+    is_images = any(is_image_file(one.truth) for one in found.pairs)
+    dataset = found.dataset
+    notes = []
+    if is_images and ignore is None and (dataset is None or dataset.label_set is None):
+        ignore = customary_ignore(one.truth for one in found.pairs)
+        if ignore:
+            notes = [f"{ignore[0]} beside other values is taken for pixels that do not count; "
+                     "--ignore names others, --ignore none counts all"]  # fmt: skip
+    scheme = scheme_of(dataset, is_images=is_images, names=names, ignore=ignore)
+    if not is_images:  # volumes are scored for the classes that they hold
+        scheme = replace(scheme, labels=())
+    return scheme, tuple(notes)
+
+
+def _pixel_notes(pooled: Pooled | None, scheme: Scheme) -> tuple[str, ...]:
+    """Say how many pixels do not count, and how many predictions are no class."""
+    notes = []
+    if pooled is not None and pooled.ignored_pixels:
+        share = pooled.ignored_pixels / (pooled.pixels + pooled.ignored_pixels)
+        values = ", ".join(map(str, scheme.ignore))
+        notes.append(f"pixels of the true value {values} do not count: {100 * share:.2f}% of all")
+    if pooled is not None and pooled.unknown_pixels:
+        share = pooled.unknown_pixels / pooled.pixels
+        notes.append(
+            f"{100 * share:.2f}% of the pixels that count are predicted as a value that is no "
+            "class; they are wrong for their true class"
+        )
+    if not scheme.is_images and scheme.ignore:
+        values = ", ".join(map(str, scheme.ignore))
+        notes.append(f"voxels of the true value {values} do not count")
+    return tuple(notes)
+
+
 def _score_pair(
-    pair: Pair, labels: Sequence[int] | None, tolerance_mm: float
-) -> dict[int, ClassScores]:
-    """Score the classes that occur in a pair, or ``labels``, and the background."""
+    pair: Pair, scheme: Scheme, labels: Sequence[int] | None, tolerance_mm: float
+) -> tuple[dict[int, ClassScores], PixelCounts | None]:
+    """Score the classes that occur in a pair, or ``labels``; of volumes the background, too."""
     prediction, truth = read_label(pair.prediction), read_label(pair.truth)
-    check_same_grid(truth, prediction)
-    values = sorted({*_values(prediction.array), *_values(truth.array)})
+    if scheme.is_images:
+        _check_same_size(prediction, truth)
+    else:
+        check_same_grid(truth, prediction)
+    values = list(scheme.labels)
+    if not values:
+        occurring = {*occurring_values(prediction.array), *occurring_values(truth.array)}
+        values = sorted(occurring - set(scheme.ignore))
     if labels is not None:
         values = [value for value in values if value in labels]
     elif len(values) > _MOST_CLASSES:
@@ -219,94 +269,41 @@ def _score_pair(
             f"{pair.prediction} and {pair.truth} hold {len(values)} different values together, so "
             "one may be no label map; name the classes to score with --labels"
         )
-    foreground = [value for value in values if value != BACKGROUND]
-    return score_case(
+    if not scheme.is_images:
+        values = [BACKGROUND, *(value for value in values if value != BACKGROUND)]
+    return score_label(
         prediction.array,
-        truth.array,
-        [BACKGROUND, *foreground],
-        truth.spacing,
-        tolerance_mm,
-        background=BACKGROUND,
+        truth,
+        scheme,
+        labels=values,
+        instances=pair.instances,
+        tolerance_mm=tolerance_mm,
     )
 
 
+def _check_same_size(prediction: Volume, truth: Volume) -> None:
+    if prediction.shape != truth.shape:
+        sizes = [f"{one.shape[1]} x {one.shape[0]} pixels" for one in (prediction, truth)]
+        raise DataError(
+            f"{prediction.path} has {sizes[0]} but {truth.path} has {sizes[1]}; a mask has the "
+            "size of its photograph"
+        )
+
+
 def _filled(
-    scores: Mapping[str, Mapping[int, ClassScores]], labels: Sequence[int] | None
+    scores: Mapping[str, Mapping[int, ClassScores]], scheme: Scheme, labels: Sequence[int] | None
 ) -> dict[str, dict[int, ClassScores]]:
     """Give every case all classes; one that occurs in neither of its maps is absent there."""
-    found = {label for classes in scores.values() for label in classes}
-    wanted = sorted((found if labels is None else set(labels)) | {BACKGROUND})
+    wanted = {label for classes in scores.values() for label in classes}
+    if labels is not None:
+        wanted = set(labels)
+    absent = ABSENT_PIXELS if scheme.is_images else ABSENT
+    if not scheme.is_images:
+        wanted.add(BACKGROUND)
     return {
-        case_id: {label: classes.get(label, ABSENT) for label in wanted}
+        case_id: {label: classes.get(label, absent) for label in sorted(wanted)}
         for case_id, classes in scores.items()
     }
-
-
-def _values(label: np.ndarray) -> list[int]:
-    """Distinct values of an integer array, sorted."""
-    low, high = int(label.min()), int(label.max())
-    if high - low < 2**16:
-        counts = np.bincount((label - low).ravel(), minlength=1)
-        return [int(value) + low for value in np.flatnonzero(counts)]
-    return [int(value) for value in np.unique(label)]
-
-
-def _predictions(place: Path) -> tuple[Path, list[Path]]:
-    """Return the folder and the label maps in it; a run keeps them in ``predictions/``."""
-    if place.is_file():
-        return place.parent, [place]
-    root = place / "predictions" if (place / "predictions").is_dir() else place
-    files = [path for path in _volumes(root) if not _PROBABILITY_MAP.search(case_name(path))]
-    if not files:
-        raise DataError(f"{root} holds no .nii or .nii.gz prediction; run voxseg predict first")
-    return root, files
-
-
-def _dataset_truths(place: Path) -> tuple[dict[str, Path], dict[int, str]]:
-    """Labels by case and class names of a data set; nothing for a folder of labels alone."""
-    try:
-        dataset = find_cases(place, need_labels=True)
-    except DataError:
-        if place.is_dir() and _volumes(place):
-            return {}, {}
-        raise
-    labels = {case.case_id: case.label for case in dataset.cases if case.label is not None}
-    return labels, dataset.class_names
-
-
-def _by_name(files: Iterable[Path], truths: Mapping[str, Path]) -> list[Pair]:
-    """Pair predictions with cases by case id, or by the name of the label file."""
-    by_label = {case_name(path): case_id for case_id, path in truths.items()}
-    found: dict[str, Pair] = {}
-    for path in files:
-        name = case_name(path)
-        case_id = name if name in truths else by_label.get(name)
-        if case_id is None:
-            continue
-        if case_id in found:
-            raise DataError(
-                f"two predictions for one case: {found[case_id].prediction} and {path}; keep one"
-            )
-        found[case_id] = Pair(case_id, path, truths[case_id])
-    return [found[case_id] for case_id in sorted(found)]
-
-
-def _by_file(root: Path, files: Sequence[Path], truth: Path) -> tuple[list[Pair], list[str]]:
-    """Pair predictions with a folder of label maps by file name; name the labels left over."""
-    labels = _volumes(truth)
-    # Where some files are called labels, the others are images.
-    labels = [path for path in labels if is_marked_label(path)] or labels
-    sources = single_sources(files, root)
-    found, orphans = pair(sources, labels, truth, is_apart=True)
-    pairs = [
-        Pair(sources[index].name, sources[index].images[0], label)
-        for index, label in sorted(found.items())
-    ]
-    return pairs, sorted(case_name(path) for path in orphans)
-
-
-def _volumes(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if is_volume_file(path) and path.is_file())
 
 
 def csv_text(rows: Sequence[Mapping[str, object]]) -> str:

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.reading import read_channels, read_label
 from voxseg.data.splits import Fold, read_split
@@ -26,12 +24,15 @@ from voxseg.engine.calibration import (
 )
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.loop import Progress
+from voxseg.engine.pooled import CONFUSION, PixelCounts, score_label, write_counts
 from voxseg.engine.predict import Predictor
 from voxseg.engine.run_folder import SCORES, open_run
+from voxseg.engine.scheme import scheme_of
 from voxseg.engine.train import TrainRequest, pick, train_fold
 from voxseg.errors import DataError
-from voxseg.export.masks import write_mask
-from voxseg.metrics.case import ClassScores, score_case
+from voxseg.export.masks import mask_name, write_mask
+from voxseg.metrics.case import ClassScores
+from voxseg.metrics.summary import mean_of_defined
 from voxseg.schemas import SCORES as FORM
 
 TOLERANCE_MM = 1.0
@@ -101,7 +102,7 @@ def run_fold(
     with open_run(task.folder, resume=True, overwrite=False):
         train_fold(quiet, Fold(part.train, ()), config, request, notify, say)
         held_out = pick({case.case_id: case for case in dataset.cases}, part.val)
-        _predict_fold(task, held_out, say)
+        _predict_fold(task, dataset, held_out, say)
 
 
 def read_scores(folder: Path) -> dict[str, dict[int, ClassScores]]:
@@ -125,8 +126,14 @@ def _numbers(scores: Mapping[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else float(value) for name, value in scores.items()}
 
 
-def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], None]) -> None:
+def _predict_fold(
+    task: FoldTask, dataset: Dataset, cases: Sequence[Case], say: Callable[[str], None]
+) -> None:
     predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
+    labels = predictor.config.labels
+    names = dict(zip(labels.values, labels.names, strict=True))
+    scheme = scheme_of(dataset, values=labels.values, names=names, ignore=labels.ignore)
+    pixels: PixelCounts | None = None
     scores: dict[str, Mapping[int, Any]] = {}
     counted: StoredCalibration | None = None
     for case in cases:
@@ -134,16 +141,29 @@ def _predict_fold(task: FoldTask, cases: Sequence[Case], say: Callable[[str], No
         source, truth = read_channels(case.images), read_label(case.label)
         prepared = predictor.prepare(case)
         probabilities = predictor.probabilities(prepared)
-        calibration = calibrate_case(prepared, truth, probabilities, predictor.config.labels)
+        calibration = calibrate_case(prepared, truth, probabilities, labels)
         counted = calibration if counted is None else counted + calibration
         label = predictor.label(prepared, probabilities)
-        write_mask(task.run / "predictions" / f"{case.case_id}.nii.gz", label, source)
-        values = predictor.config.labels.values
-        found = score_case(label.astype(np.int32), truth.array, values, truth.spacing, TOLERANCE_MM)
+        name = mask_name(case.case_id, is_image=case.is_image)
+        write_mask(task.run / "predictions" / name, label, source, labels.palette)
+        found, counts = score_label(
+            label, truth, scheme, labels=labels.values, instances=case.instances,
+            tolerance_mm=TOLERANCE_MM,
+        )  # fmt: skip
+        if counts is not None:
+            pixels = counts if pixels is None else pixels + counts
         scores[case.case_id] = {value: asdict(one) for value, one in found.items()}
-        mean = np.nanmean([found[v].dice for v in values[1:]])
-        say(f"{case.case_id}: mean foreground Dice {mean:.3f}")
+        say(f"{case.case_id}: {_headline(found, labels.values, is_image=case.is_image)}")
+    if pixels is not None:
+        write_counts(task.folder / CONFUSION, pixels, scheme)
     if counted is not None:
         write_calibration(task.folder / CALIBRATION, counted)
     # Last: where the scores are, the fold is finished.
     write_document(task.folder / SCORES, FORM, {"tolerance_mm": TOLERANCE_MM, "cases": scores})
+
+
+def _headline(found: Mapping[int, ClassScores], values: Sequence[int], *, is_image: bool) -> str:
+    """Sum a case up: all classes of a photograph, the foreground of a volume."""
+    if is_image:
+        return f"mean IoU {mean_of_defined(found[v].iou for v in values):.3f}"
+    return f"mean foreground Dice {mean_of_defined(found[v].dice for v in values[1:]):.3f}"

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxseg.data.prepare import Prepared
+from voxseg.data.prepare import Prepared, PrepareSettings
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import Compute
 from voxseg.engine.free_memory import free_gb
 from voxseg.engine.gather import Gathered, Wanted
 from voxseg.engine.memory import MemoryPlan, lower, plan_memory
+from voxseg.engine.network import SegmentationNetwork
+from voxseg.engine.slices import SliceView, looks, run_slices
 from voxseg.engine.streaming import View, run_pass
 from voxseg.errors import VoxsegError
-from voxseg.models.voxresnet import VoxResNet
 
 _ALLOCATION_FAILED = (
     "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory",
@@ -33,13 +34,15 @@ _ALLOCATION_FAILED = (
 class Ensemble:
     """Networks whose probabilities are averaged, and how they see a volume."""
 
-    networks: Sequence[VoxResNet]
+    networks: Sequence[SegmentationNetwork]
     """In evaluation mode, on ``compute``'s device."""
     compute: Compute
-    coordinates: bool
-    """Append coordinate channels, as in training."""
+    data: PrepareSettings
+    """As in training: coordinate channels, slices and their neighbours."""
     flip_axes: tuple[int, ...] = ()
     """Spatial axes for test-time flips; each combination of them is a member."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which slices are seen; each is a member."""
 
     @property
     def num_classes(self) -> int:
@@ -47,16 +50,39 @@ class Ensemble:
         return self.networks[0].num_classes
 
     @property
+    def looks(self) -> tuple[SliceView, ...]:
+        """How slices are seen, one after the other; none by a network of volumes."""
+        return tuple(
+            looks(
+                self.data.slice_axes,
+                neighbours=self.data.neighbours,
+                coordinates=self.data.coordinates,
+                scales=self.scales,
+                flips=_flip_combinations(self.flip_axes),
+            )
+        )
+
+    @property
     def num_members(self) -> int:
-        """Networks times combinations of flips."""
-        return len(self.networks) * len(_flip_combinations(self.flip_axes))
+        """Networks times planes, sizes and combinations of flips."""
+        views = len(self.looks) or len(_flip_combinations(self.flip_axes))
+        return len(self.networks) * views
 
     def plans(
         self, shape: Sequence[int], settings: PredictConfig, supervoxels: int
     ) -> list[MemoryPlan]:
-        """How each network will be run; folds may differ in what they reach and need."""
+        """How each network will be run; folds may differ in what they reach and need.
+
+        Of slices, the plan is that of the largest, however they are seen.
+        """
+        sizes = {look.size(shape) for look in self.looks} or {tuple(shape)}
         return [
-            plan_memory(network, shape, self.compute, settings, supervoxels=supervoxels)
+            largest(
+                [
+                    plan_memory(network, size, self.compute, settings, supervoxels=supervoxels)
+                    for size in sorted(sizes)
+                ]
+            )
             for network in self.networks
         ]
 
@@ -71,12 +97,12 @@ def largest(plans: Sequence[MemoryPlan]) -> MemoryPlan:
 
 
 def predict_probabilities(
-    network: VoxResNet,
+    network: SegmentationNetwork,
     case: Prepared,
     compute: Compute,
     settings: PredictConfig,
+    data: PrepareSettings,
     *,
-    coordinates: bool,
     flip_axes: Sequence[int] = (),
 ) -> np.ndarray:
     """Class probabilities of one prepared volume, in memory.
@@ -86,7 +112,7 @@ def predict_probabilities(
         case: its image (C, *S), and supervoxels where the network pools them.
         compute: device, precision, memory layout.
         settings: windows and memory budget.
-        coordinates: append coordinate channels, as in training.
+        data: coordinate channels and slices, as in training.
         flip_axes: spatial axes for test-time flips; the mean over all combinations is returned.
 
     Returns:
@@ -95,7 +121,7 @@ def predict_probabilities(
     ensemble = Ensemble(
         networks=(network,),
         compute=compute,
-        coordinates=coordinates,
+        data=data,
         flip_axes=tuple(flip_axes),
     )
     gathered, _ = gather(ensemble, case, settings, Wanted())
@@ -137,7 +163,7 @@ def gather(
         plan = largest(plans)
         story.append(str(plan.cut))
         try:
-            return _run(ensemble, case, plans, wanted), _told(story)
+            return _run(ensemble, case, settings, plans, wanted), _told(story)
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
@@ -172,14 +198,25 @@ def ran_out_of_memory(error: BaseException) -> bool:
 
 @torch.inference_mode()
 def _run(
-    ensemble: Ensemble, case: Prepared, plans: Sequence[MemoryPlan], wanted: Wanted
+    ensemble: Ensemble,
+    case: Prepared,
+    settings: PredictConfig,
+    plans: Sequence[MemoryPlan],
+    wanted: Wanted,
 ) -> Gathered:
     gathered = Gathered(ensemble.num_classes, case.shape, wanted)
+    compute = ensemble.compute
     try:
         for network, plan in zip(ensemble.networks, plans, strict=True):
+            for look in ensemble.looks:
+                gathered.start()
+                run_slices(network, case, look, compute, settings, gathered)
+            if ensemble.looks:
+                continue
             for flips in _flip_combinations(ensemble.flip_axes):
-                view = View(case, ensemble.compute, coordinates=ensemble.coordinates, flips=flips)
-                run_pass(network, view, ensemble.compute, plan, gathered)
+                gathered.start()
+                view = View(case, compute, coordinates=ensemble.data.coordinates, flips=flips)
+                run_pass(network, view, compute, plan, gathered)
     except BaseException:
         gathered.close()
         raise

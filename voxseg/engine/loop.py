@@ -14,32 +14,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import nn
 
-from voxseg.data.patches import Batch, PatchSampler
+from voxseg.data.patches import Batch, PatchSampler, PatchSettings
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
-from voxseg.engine.network import build_network, initialise_from
-from voxseg.engine.optimise import (
-    auxiliary_weight,
-    average_model,
-    averaged,
-    build_optimiser,
-    learning_rate,
+from voxseg.engine.network import (
+    SegmentationNetwork,
+    build_network,
+    initialise_from,
+    network_axes,
+    network_channels,
 )
+from voxseg.engine.optimise import average_model, averaged, build_optimiser, learning_rate
 from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
+from voxseg.engine.supervision import Supervision, training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import validate
 from voxseg.engine.workers import Workers, worker_count
 from voxseg.errors import ExitCode, UsageError, VoxsegError
-from voxseg.tasks.segmentation import SegmentationLoss
 
 
 @dataclass(frozen=True)
@@ -124,11 +124,12 @@ class TrainingRun:
         self._ranks = ranks = compute.ranks
         self._validation, self._notify, self._say = validation, notify, say
         settings = config.train
-        dims = cases[0].image.ndim - 1
+        channels, dims = len(cases[0].image), cases[0].image.ndim - 1
+        self._in_channels = network_channels(config.data, channels, dims)
+        dims = network_axes(config.data, dims)
         self._patch = patch_size(settings.patch_voxels, dims)
         self._batch_voxels = settings.batch_size * math.prod(self._patch)
         self._num_classes = len(config.labels.values)
-        self._in_channels = len(cases[0].image) + (dims if config.data.coordinates else 0)
         torch.manual_seed(settings.seed)
         network = build_network(config.model, self._in_channels, self._num_classes, dims)
         if init_from is not None:
@@ -143,17 +144,21 @@ class TrainingRun:
         self._average = average_model(network, settings.ema_decay)
         self._optimiser = build_optimiser(network, settings)
         self._scaler = torch.amp.GradScaler(enabled=compute.precision is torch.float16)
-        self._loss = SegmentationLoss(self._num_classes, settings.loss, ranks.add)
+        weight = ranks.first(lambda: training_weights(config, cases))
+        self._supervision = Supervision(settings, compute, self._num_classes, weight)
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
-        augment = Augment(config.augment, self._patch)
         self._sampler = PatchSampler(
             cases,
-            self._patch,
             self._num_classes,
-            class_share=settings.class_share,
-            augment=augment,
-            coordinates=config.data.coordinates,
+            PatchSettings(
+                voxels=self._patch,
+                class_share=settings.class_share,
+                coordinates=config.data.coordinates,
+                slice_axes=config.data.slice_axes,
+                neighbours=config.data.neighbours,
+            ),
+            Augment(config.augment, self._patch, is_image=cases[0].is_image),
             seed=settings.seed,
             share=(ranks.rank, ranks.size),
         )
@@ -245,20 +250,12 @@ class TrainingRun:
             say=self._say,
         )
 
-    def _step(self, batch: Any, progress: float) -> float:
+    def _step(self, batch: Batch, progress: float) -> float:
         settings = self._config.train
-        compute = self._compute
         rate = learning_rate(settings, progress)
         for group in self._optimiser.param_groups:
             group["lr"] = rate
-        image = batch.image.to(compute.device).contiguous(memory_format=compute.memory_format)
-        label = batch.label.to(compute.device).long()
-        regions = None if batch.superpixels is None else batch.superpixels.to(compute.device)
-        self._network.train()
-        with compute.autocast():
-            logits, auxiliary = self._network.supervise(image, regions, batch.count)
-        weight = auxiliary_weight(settings, progress)
-        loss = self._loss(logits, auxiliary, label, weight)
+        loss = self._supervision(self._network, batch, self._state.step, progress)
         value = self._ranks.total(float(loss.detach()))
         if not math.isfinite(value):
             raise self._ranks.agreed(
@@ -268,7 +265,7 @@ class TrainingRun:
                 )
             )
         self._optimiser.zero_grad(set_to_none=True)
-        self._scaler.scale(loss).backward()
+        torch.autograd.backward(self._scaler.scale(loss))
         self._ranks.add_gradients(self._network.parameters())
         if settings.clip_norm:
             self._scaler.unscale_(self._optimiser)
@@ -306,8 +303,10 @@ class TrainingRun:
         self._join_statistics()
         if due and self._validation:
             network = averaged(self._network, self._average).eval()
-            counts = validate(network, self._validation, self._compute, self._config)
-            state.dice = counts.foreground_mean
+            counts = validate(
+                cast("SegmentationNetwork", network), self._validation, self._compute, self._config
+            )
+            state.dice = counts.mean_iou if settings.select == "iou" else counts.foreground_mean
             row["dice"] = state.dice
             row["class_dice"] = [float(d) for d in counts.dice]
             state.stale = 0 if state.dice > state.best else state.stale + 1

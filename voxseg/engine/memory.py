@@ -5,16 +5,20 @@ and is kept to 15 % by the tests.
 """
 
 import math
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import Compute
 from voxseg.engine.free_memory import free_gb
+from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.tiles import Tiling, Windows, pick, tilings, windows_of
-from voxseg.models.voxresnet import VoxResNet
+from voxseg.models import ENet, SplitMergeFCN, VoxResNet
+from voxseg.models.cost import live_bytes
 
 _SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps that are counted
 _FIXED_GB = 0.1  # what libraries keep whatever the size
@@ -43,7 +47,7 @@ class MemoryPlan:
 
 
 def plan_memory(
-    network: VoxResNet,
+    network: SegmentationNetwork,
     shape: Sequence[int],
     compute: Compute,
     settings: PredictConfig,
@@ -65,16 +69,18 @@ def plan_memory(
     budget = settings.memory_gb or _SHARE * free_gb(compute.device) / compute.sharing
     costs = _Costs(network, compute, supervoxels)
     size = tuple(shape)
+    if isinstance(network, SplitMergeFCN):
+        return _sub_grids(costs, tilings(network, size)[0], budget)
     candidates = tilings(network, size)
     if not network.needs_superpixels:
         tiling = pick(candidates, costs.tiling, budget)
         keeps = False
     else:
         # Reading a voxel twice is worse than reading half as many again.
-        keeping = [t for t in candidates if costs.kept(t) <= budget]
-        again = pick(candidates, costs.tiling, budget)
-        keeps = bool(keeping) and keeping[0].cost < 2 * again.cost
-        tiling = keeping[0] if keeps else again
+        keeping = next((t for t in candidates if costs.kept(t) <= budget), None)
+        tiling = pick(candidates, costs.tiling, budget)
+        keeps = keeping is not None and keeping.cost < 2 * tiling.cost
+        tiling = keeping if keeping is not None and keeps else tiling
     needed = costs.kept(tiling) if keeps else costs.tiling(tiling)
     plan = MemoryPlan(needed, budget, tiling, keeps)
     if needed <= budget:
@@ -92,15 +98,41 @@ def lower(plan: MemoryPlan, settings: PredictConfig) -> PredictConfig:
     return replace(settings, memory_gb=plan.needed_gb / 2, window_voxels=smaller)
 
 
+def _sub_grids(costs: "_Costs", whole: Tiling, budget: float) -> MemoryPlan:
+    """SMP keeps within its budget by itself: sub-grids then go through one after the other."""
+    return MemoryPlan(min(budget, costs.tiling(whole)), budget, whole, False)
+
+
+_MEASURED_EDGE = 256
+_bytes_a_pixel: weakref.WeakKeyDictionary[nn.Module, dict[int, float]] = weakref.WeakKeyDictionary()
+
+
+def _live_bytes_a_pixel(network: SegmentationNetwork, item: int) -> float:
+    """What lives at once in a forward pass, of numbers of ``item`` bytes, for each pixel.
+
+    Measured once, without numbers. Superpixels are pooled afterwards and counted apart.
+    """
+    found = _bytes_a_pixel.setdefault(network, {})
+    if item not in found:
+        size = (_MEASURED_EDGE,) * network.spatial_dims
+        dtype = {2: torch.bfloat16, 4: torch.float32}[item]
+        shape = (1, network.in_channels, *size)
+        found[item] = live_bytes(network, shape, dtype=dtype, superpixels=1) / math.prod(size)
+    return found[item]
+
+
 class _Costs:
     """Memory in GB that one network takes on the device, by how the volume is cut."""
 
-    def __init__(self, network: VoxResNet, compute: Compute, supervoxels: int) -> None:
+    def __init__(self, network: SegmentationNetwork, compute: Compute, supervoxels: int) -> None:
         self._network = network
         self._is_gpu = compute.device.type == "cuda"
         self._size = torch.finfo(compute.precision).bits // 8
-        channels = network.feature_channels + network.num_classes
-        self._tables = 12 * channels * supervoxels if network.needs_superpixels else 0
+        self._features: int = network.num_classes
+        self._tables = 0
+        if isinstance(network, VoxResNet | ENet) and network.needs_superpixels:
+            self._features = network.feature_channels
+            self._tables = 12 * (self._features + network.num_classes) * supervoxels
 
     def tiling(self, tiling: Tiling) -> float:
         """Of the largest tile."""
@@ -114,22 +146,25 @@ class _Costs:
         if tiling.is_whole:
             return self.tiling(tiling)
         kept = [n + 2 * (-(-n // c) - 1) for n, c in zip(tiling.shape, tiling.core, strict=True)]
-        features = self._network.feature_channels * self._size * math.prod(kept)
+        features = self._features * self._size * math.prod(kept)
         return self.tiling(tiling) + features / 1e9
 
     def windows(self, windows: Windows) -> float:
         """Of a window, and the layers that are blended (on the CPU) and classified."""
         plane = math.prod(windows.shape) // windows.shape[windows.axis]
         layers = plane * min(windows.size[windows.axis] + 2, windows.shape[windows.axis])
-        network = self._network
-        channels = network.feature_channels if network.needs_superpixels else network.num_classes
         maps = self._forward(windows.size) + self._classify((layers,))
-        blended = 4 * (2 * channels + 2) * layers
+        blended = 4 * (2 * self._features + 2) * layers
         return (_SAFETY * maps + blended + self._tables) / 1e9 + _FIXED_GB
 
     def _forward(self, outer: Sequence[int]) -> float:
-        """Maps of full size that live at once: input, stem and its normalised copies, features."""
+        """Maps of full size that live at once: input, stem and its normalised copies, features.
+
+        Of other networks than VoxResNet, whatever lives at once.
+        """
         network = self._network
+        if not isinstance(network, VoxResNet):
+            return math.prod(outer) * _live_bytes_a_pixel(network, self._size)
         stride = network.trunk.strides[-1]
         filled = math.prod(-(-n // s) * s for n, s in zip(outer, stride, strict=True))
         return filled * (4.0 * network.in_channels + 5 * network.feature_channels * self._size)

@@ -1,34 +1,77 @@
-"""From configuration or checkpoint to a network."""
+"""From configuration or checkpoint to a network, and from files to its first weights."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from voxseg.engine.checkpoint import load_checkpoint
-from voxseg.engine.config import Config, ModelConfig, build
-from voxseg.errors import DataError, UsageError
-from voxseg.models import VoxResNet, load_shared_weights
+import torch
+
+from voxseg.data.prepare import PrepareSettings
+from voxseg.engine.checkpoint import checkpoint_path, load_checkpoint
+from voxseg.engine.config import Config, ModelConfig, Network, build
+from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.models import (
+    FCN,
+    DeepLab,
+    EncoderENet,
+    ENet,
+    ResNet,
+    SplitMergeFCN,
+    VoxResNet,
+    build_deeplab,
+    load_published_weights,
+    load_shared_weights,
+)
+
+SegmentationNetwork = VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab
+"""What the engine runs: ``forward`` and ``supervise``, with ``superpixels`` and ``count`` where
+``needs_superpixels``; ``reach`` says whether it may see an image tile by tile."""
 
 
-def build_network(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> VoxResNet:
-    """Build the VoxResNet that ``config`` describes, for ``dims`` spatial axes."""
-    try:
-        return VoxResNet(
-            in_channels,
-            num_classes,
-            spatial_dims=dims,
-            stages=config.stages,
-            width_divisor=config.width_divisor,
-            design=config.design,
-            reduce=config.reduce,
-            fusion=config.fusion,
-            norm=config.norm,
-            widths=config.widths or None,
+def network_axes(data: PrepareSettings, dims: int) -> int:
+    """Number of axes that a network sees of volumes of ``dims`` axes."""
+    return 2 if data.slice_axes else dims
+
+
+def network_channels(data: PrepareSettings, channels: int, dims: int) -> int:
+    """Number of channels that a network sees of images of ``channels``; ``dims`` of the volume."""
+    return channels * (1 + 2 * data.neighbours) + (dims if data.coordinates else 0)
+
+
+def image_channels(data: PrepareSettings, seen: int, dims: int) -> int:
+    """Undo ``network_channels``; ``dims`` of the network."""
+    of_volume = 3 if data.slice_axes else dims
+    return (seen - (of_volume if data.coordinates else 0)) // (1 + 2 * data.neighbours)
+
+
+def deepest_stride(network: SegmentationNetwork) -> tuple[int, ...]:
+    """Pixels between two answers of the coarsest map, by axis; 1 where nobody may cut images."""
+    if isinstance(network, VoxResNet | ENet):
+        stride: tuple[int, ...] = tuple(network.trunk.strides[-1])
+        return stride
+    return (1,) * network.spatial_dims
+
+
+def build_network(
+    config: ModelConfig, in_channels: int, num_classes: int, dims: int
+) -> SegmentationNetwork:
+    """Build the network that ``config`` describes, for ``dims`` spatial axes.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    if config.is_planar and dims != 2:
+        raise UsageError(
+            f"model.network {config.network} sees slices or photographs, not volumes; choose "
+            "slices with --plane axial, coronal, sagittal or all"
         )
+    try:
+        return _BUILD[config.network](config, in_channels, num_classes, dims)
     except ValueError as error:
         raise UsageError(f"model: {error}") from None
 
 
-def network_of(content: dict[str, Any], path: Path) -> tuple[VoxResNet, Config]:
+def network_of(content: dict[str, Any], path: Path) -> tuple[SegmentationNetwork, Config]:
     """Rebuild the network of a checkpoint's content, with its weights, in evaluation mode."""
     config = build(content["config"])
     network = build_network(
@@ -43,8 +86,16 @@ def network_of(content: dict[str, Any], path: Path) -> tuple[VoxResNet, Config]:
     return network.eval(), config
 
 
-def initialise_from(network: VoxResNet, path: Path, in_channels: int, num_classes: int) -> str:
-    """Load all weights that ``network`` shares with a checkpoint; say in words what was loaded."""
+def initialise_from(
+    network: SegmentationNetwork, path: Path, in_channels: int, num_classes: int
+) -> str:
+    """Load all weights that ``network`` shares with a checkpoint; say in words what was loaded.
+
+    Besides voxseg's own checkpoints: ImageNet weights in torchvision's layout for networks with a
+    ResNet, and published ENets.
+    """
+    if path.is_file() and _is_foreign(path):
+        return _published(network, path)
     content = load_checkpoint(path)
     other = build(content["config"])
     if content["in_channels"] != in_channels:
@@ -57,8 +108,120 @@ def initialise_from(network: VoxResNet, path: Path, in_channels: int, num_classe
             f"{path} has {len(other.labels.values)} classes, but this run has {num_classes}; "
             "initialise from a checkpoint with the same classes"
         )
-    report = load_shared_weights(network, content["model"])
+    report = load_shared_weights(network, _renamed(network, content["model"]))
     return (
         f"{len(report.loaded)} of {len(report.loaded) + len(report.missing)} tensors "
-        f"({other.model.design} -> this design)"
+        f"({_name(other.model)} -> this network)"
     )
+
+
+def _voxresnet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> VoxResNet:
+    return VoxResNet(
+        in_channels,
+        num_classes,
+        spatial_dims=dims,
+        stages=config.stages,
+        width_divisor=config.width_divisor,
+        design=config.design,
+        reduce=config.reduce,
+        fusion=config.fusion,
+        norm=config.norm,
+        widths=config.widths or None,
+    )
+
+
+def _enet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> ENet | EncoderENet:
+    if config.part == "encoder":
+        return EncoderENet(in_channels, num_classes, version=config.version)
+    return ENet(
+        in_channels,
+        num_classes,
+        spatial_dims=dims,
+        design=config.design,
+        reduce=config.reduce,
+        version=config.version,
+    )
+
+
+def _fcn(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> FCN:
+    return FCN(
+        in_channels,
+        num_classes,
+        depth=config.depth,
+        finest_stride=config.finest_stride,
+        spatial_dims=dims,
+    )
+
+
+def _smp(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> SplitMergeFCN:
+    return SplitMergeFCN(in_channels, num_classes, depth=config.depth, spatial_dims=dims)
+
+
+def _deeplab(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> DeepLab:
+    return build_deeplab(
+        in_channels,
+        num_classes,
+        spatial_dims=dims,
+        depth=config.depth,
+        context=config.context,
+        output_stride=config.output_stride,
+        multi_grid=config.multi_grid,
+    )
+
+
+_BUILD: dict[Network, Callable[[ModelConfig, int, int, int], SegmentationNetwork]] = {
+    "voxresnet": _voxresnet,
+    "enet": _enet,
+    "fcn": _fcn,
+    "smp": _smp,
+    "deeplab": _deeplab,
+}
+
+
+def _name(model: ModelConfig) -> str:
+    pooled = f" {model.design}" if model.network in ("voxresnet", "enet") else ""
+    return f"{model.network}{pooled}"
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a torch file holds weights that others published; what is damaged is not."""
+    try:
+        content = torch.load(checkpoint_path(path), map_location="cpu", weights_only=True)
+    except Exception:  # whatever is wrong with it, load_checkpoint says it in words
+        return False
+    return isinstance(content, dict) and "format" not in content
+
+
+def _published(network: SegmentationNetwork, path: Path) -> str:
+    if isinstance(network, ENet):
+        report = load_published_weights(network, path)
+        return f"{len(report.loaded)} tensors of a published ENet"
+    backbone = _backbone(network)
+    if backbone is None:
+        raise VoxsegError(
+            f"{path} is no checkpoint of voxseg, and this network has no ResNet that weights of "
+            "others could go to; name a run of voxseg"
+        )
+    report = backbone.load_imagenet(path)
+    return f"{len(report.loaded)} tensors of the ResNet, published weights"
+
+
+def _backbone(network: SegmentationNetwork) -> ResNet | None:
+    if isinstance(network, SplitMergeFCN):
+        found = network.network.get_submodule("backbone")
+        assert isinstance(found, ResNet)
+        return found
+    return network.backbone if isinstance(network, FCN | DeepLab) else None
+
+
+def _renamed(
+    network: SegmentationNetwork, weights: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Give an FCN32s's weights the names that they have in SMP, and the other way round."""
+    prefix = "network."
+    has_prefix = any(name.startswith(prefix) for name in weights)
+    if isinstance(network, SplitMergeFCN) and not has_prefix:
+        return {prefix + name: value for name, value in weights.items()}
+    if isinstance(network, FCN) and has_prefix:
+        return {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights

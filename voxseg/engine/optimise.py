@@ -40,6 +40,8 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
         return config.learning_rate * 0.5 * (1 - math.cos(math.pi * left))
     if config.schedule == "poly":
         return config.learning_rate * math.pow(left, _POLY_POWER)
+    if config.schedule == "step":
+        return config.learning_rate * math.pow(0.1, progress * config.epochs // config.step_epochs)
     return config.learning_rate
 
 

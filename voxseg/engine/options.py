@@ -27,7 +27,8 @@ def training_request(
     seed: int | None = None,
     deterministic: bool = False,
     workers: int | None = None,
-    val_fraction: float = 0.2,
+    plane: str | None = None,
+    val_fraction: float | None = None,
     split: Place | None = None,
     fold: int = 0,
     init_from: Place | None = None,
@@ -59,6 +60,8 @@ def training_request(
     }
     given = {key: value for key, value in options.items() if value is not None}
     tables = merge(tables, {"train": given}) if given else tables
+    if plane is not None:
+        tables = merge(tables, {"data": {"plane": plane}})
     build(tables)  # an unknown key or a bad value is told before any data is read
     return TrainRequest(
         data=Path(data),

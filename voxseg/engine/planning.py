@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.check import CheckReport, Fingerprint
+from voxseg.data.label_sets import label_values
 from voxseg.data.layouts import Dataset
 from voxseg.engine.config import Config, build, merge
 from voxseg.errors import DataError, UsageError
 
 _SPACING_SPREAD = 1.1  # volumes whose voxels differ by more than a tenth are brought to one size
 _LARGEST_PATCH = 64
+_LARGEST_CROP = 512
+_SUPERPIXELS = 1000  # of a photograph, one of the counts that the superpixel paper tried
 _SUPERVOXEL_EDGE = 5.0  # voxels: about 125 voxels a supervoxel keeps oracle Dice near 0.9 on brains
 
 
@@ -32,19 +35,15 @@ def complete(
     fingerprint = report.fingerprint
     if fingerprint is None:
         raise DataError("no case of the data set could be read; check the folder")
-    tables = merge(_plan(fingerprint, say), settings) if planned else dict(settings)
+    plan = _plan_images if dataset.is_images else _plan
+    tables = merge(plan(fingerprint, say), settings) if planned else dict(settings)
+    tables = _with_plane(tables, dataset)
     config = build(tables)
     found = fingerprint.label_values
     if not config.labels.values:
-        if len(found) < 2:
-            raise DataError(
-                f"the labels hold only the value {found[0] if found else '(none)'}: there is "
-                "nothing to tell apart; check the label files"
-            )
-        values = (0, *(v for v in found if v != 0))
-        tables = merge(tables, {"labels": {"values": list(values)}})
+        tables = merge(tables, {"labels": _labels(found, dataset, config.labels.ignore, say)})
         config = build(tables)
-    unknown = sorted(set(found) - set(config.labels.values))
+    unknown = sorted(set(found) - set(config.labels.values) - set(config.labels.ignore))
     if unknown:
         raise DataError(
             f"the label files hold values {unknown} that labels.values "
@@ -52,13 +51,80 @@ def complete(
         )
     if not config.labels.names:
         names = [_name(v, dataset) for v in config.labels.values]
-        config = build(merge(tables, {"labels": {"names": names}}))
+        tables = merge(tables, {"labels": {"names": names}})
+        config = build(tables)
+    if not config.labels.colours and dataset.label_set is not None:
+        known = dataset.label_set.colours
+        colours = [known.get(value, (0, 0, 0)) for value in config.labels.values]
+        written = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in colours]
+        config = build(merge(tables, {"labels": {"colours": written}}))
     if len(config.labels.names) != len(config.labels.values):
         raise UsageError(
             f"labels.names has {len(config.labels.names)} entries for "
             f"{len(config.labels.values)} labels.values; give one for each"
         )
     return config
+
+
+def _labels(
+    found: Sequence[int],
+    dataset: Dataset,
+    ignore: Sequence[int],
+    say: Callable[[str], None],
+) -> dict[str, list[int]]:
+    """Choose classes and ignored values from what the label files hold."""
+    if not dataset.is_images:
+        values = tuple(value for value in found if value not in ignore)
+        left_out = tuple(ignore)
+    else:
+        choice = label_values(found, dataset.label_set)
+        values = tuple(value for value in choice.values if value not in ignore)
+        left_out = tuple(ignore) or choice.ignore
+        if choice.sentence:
+            say(choice.sentence)
+    if len(values) < 2:
+        raise DataError(
+            f"the labels hold only the value {values[0] if values else '(none)'}: there is "
+            "nothing to tell apart; check the label files"
+        )
+    if not dataset.is_images:
+        values = (0, *(value for value in values if value != 0))
+    return {"values": list(values), "ignore": list(left_out)}
+
+
+def _with_plane(tables: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Photographs are axial slices, and say nothing of neighbours or planes."""
+    if not dataset.is_images:
+        return tables
+    data = build(tables).data
+    if data.plane not in ("none", "axial") or data.neighbours:
+        raise UsageError(
+            "photographs have one plane and no neighbours; leave out --plane and data.neighbours"
+        )
+    return merge(tables, {"data": {"plane": "axial"}})
+
+
+def _plan_images(fingerprint: Fingerprint, say: Callable[[str], None]) -> dict[str, Any]:
+    height, width = fingerprint.median_shape[:2]
+    crop = [int(min(_LARGEST_CROP, 32 * math.ceil(n / 32))) for n in (height, width)]
+    say(
+        "no recipe named; chosen from the data: ENet V3 with about "
+        f"{_SUPERPIXELS} SLIC superpixels, crops of {_by(crop)} pixels"
+    )
+    return {
+        "data": {"normalise": "imagenet"},
+        "model": {"network": "enet", "design": "V3"},
+        "supervoxels": {"method": "slic", "count": _SUPERPIXELS},
+        "train": {
+            "patch_voxels": crop,
+            "batch_size": 8,
+            "class_share": 0.0,
+            "loss": "ce",
+            "class_weights": "enet",
+            "select": "iou",
+        },
+        "augment": {"flip_axes": [1], "resize": [0.5, 2.0], "affine_probability": 0.0},
+    }
 
 
 def _name(value: int, dataset: Dataset) -> str:

@@ -18,6 +18,7 @@ from voxseg.engine.evaluate import csv_text
 from voxseg.engine.operations import POSTPROCESSING, describe, read_postprocessing
 from voxseg.engine.postprocess import LEVEL, OutOfFold, PostprocessResult, postprocess
 from voxseg.errors import DataError
+from voxseg.export.masks import mask_path
 from voxseg.export.report_parts import ReportSection, ReportTable
 from voxseg.files import write_text
 from voxseg.metrics import case_rows
@@ -51,7 +52,7 @@ def postprocess_crossval(
         DataError: a prediction or a truth is missing, damaged, or on another grid.
     """
     predictions = {
-        case: run / "predictions" / f"{case}.nii.gz" for part in parts for case in part.val
+        case: mask_path(run / "predictions", case) for part in parts for case in part.val
     }
     result = postprocess(OutOfFold(predictions, truths, labels), parts, labels, tolerance_mm)
     names = dict(zip(labels.values, labels.names, strict=True))

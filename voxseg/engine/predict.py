@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from voxseg.data.layouts import Case, find_cases
-from voxseg.data.names import is_volume_file
+from voxseg.data.names import case_name, is_case_file
 from voxseg.data.prepare import Prepared
 from voxseg.data.reading import read_geometry
 from voxseg.data.volume import Volume
@@ -28,7 +28,7 @@ from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
-from voxseg.export.masks import write_map, write_mask
+from voxseg.export.masks import map_name, mask_name, write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
 from voxseg.schemas import PREDICT
@@ -149,7 +149,7 @@ def predict(
         outcome = _predict_one(predictor, case, target, request, operations, say)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
-    if not is_volume_file(request.output):
+    if not is_case_file(request.output):
         write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
         path = request.output / request.part.file("predict.json")
         write_text(path, json_text(predict_document(outcomes)) + "\n")
@@ -217,8 +217,12 @@ def _segment(
             _write_maps(predictor.config, prepared, gathered, output, source, target)
         if operations is not None:
             label = operations.apply(label)
-        write_mask(target, label, source)  # last: where it is, --skip-existing finds all done
-        return memory, _volumes(predictor.config, prepared, label, gathered.members, source)
+        # Last: where it is, --skip-existing finds all done.
+        write_mask(target, label, source, predictor.config.labels.palette)
+        volumes: tuple[Volumes, ...] = ()
+        if not case.is_image:
+            volumes = _volumes(predictor.config, prepared, label, gathered.members, source)
+        return memory, volumes
     except (MemoryError, RuntimeError) as error:
         if not ran_out_of_memory(error):
             raise
@@ -259,10 +263,9 @@ def _write_maps(
     shares, grid = gathered.probabilities, case.grid
     if shares is None:
         return
-    stem = target.name.removesuffix(".gz").removesuffix(".nii")
 
     def write(name: str, values: np.ndarray, outside: float) -> None:
-        path = target.with_name(f"{stem}_{name}.nii.gz")
+        path = target.with_name(map_name(f"{case_name(target)}_{name}", source))
         write_map(path, grid.restore_map(values, outside), source)
 
     if output.save_probabilities:
@@ -292,7 +295,7 @@ def _find(inputs: Sequence[Path]) -> list[Case]:
 
 def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
     output = request.output
-    if is_volume_file(output):
+    if is_case_file(output):
         if len(cases) != 1:
             raise UsageError(
                 f"{output} names one file, but there are {len(cases)} cases; name a folder"
@@ -300,8 +303,8 @@ def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
         targets = [output]
     else:
         if output.exists() and not output.is_dir():
-            raise UsageError(f"{output} is a file; -o names a folder, or a .nii.gz for one input")
-        targets = [output / f"{case.case_id}.nii.gz" for case in cases]
+            raise UsageError(f"{output} is a file; -o names a folder, or a file for one input")
+        targets = [output / mask_name(case.case_id, is_image=case.is_image) for case in cases]
     sources = {path.resolve() for case in cases for path in case.images}
     for target in targets:
         if target.resolve() in sources:

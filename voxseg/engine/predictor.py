@@ -16,9 +16,8 @@ from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
 from voxseg.engine.gather import Gathered, Wanted
 from voxseg.engine.inference import Ensemble, gather
-from voxseg.engine.network import network_of
+from voxseg.engine.network import SegmentationNetwork, image_channels, network_of
 from voxseg.errors import UsageError
-from voxseg.models import VoxResNet
 
 _LOW_MEMORY_GB = 1.0
 _LOW_MEMORY_WINDOW = 64
@@ -34,7 +33,7 @@ class Predictor:
     """
 
     def __init__(self, checkpoint: Path, device: str = "auto", low_memory: bool = False) -> None:
-        self._networks: list[VoxResNet] = []
+        self._networks: list[SegmentationNetwork] = []
         configs: list[Config] = []
         for path in member_checkpoints(checkpoint):
             content = load_checkpoint(path)
@@ -62,8 +61,7 @@ class Predictor:
 
     def prepare(self, case: Case) -> Prepared:
         """Read and prepare a case as in training; its label is not needed and not read."""
-        extra = self._dims if self.config.data.coordinates else 0
-        wanted = self._channels - extra
+        wanted = image_channels(self.config.data, self._channels, self._dims)
         supervoxels = self.config.supervoxels if self._pools else None
         unlabelled = replace(case, label=None)
         values = self.config.labels.values
@@ -148,6 +146,7 @@ class Predictor:
         return Ensemble(
             networks=self._networks,
             compute=self.compute,
-            coordinates=self.config.data.coordinates,
+            data=self.config.data,
             flip_axes=self.config.augment.flip_axes if tta else (),
+            scales=self.config.predict.scales if tta else (1.0,),
         )

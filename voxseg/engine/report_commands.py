@@ -14,8 +14,9 @@ from voxseg import schemas
 from voxseg.data.layouts import find_cases
 from voxseg.data.volume import file_hash
 from voxseg.documents import json_text
-from voxseg.engine.evaluate import Evaluation, find_pairs
+from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.manifest import describe_device, manifest_of
+from voxseg.engine.pairs import find_pairs
 from voxseg.engine.report_sources import (
     EVALUATE_MANIFEST,
     PREDICT_MANIFEST,

@@ -15,7 +15,8 @@ from voxseg.data.case_lists import parse_json
 from voxseg.data.splits import read_split
 from voxseg.documents import refuse_newer
 from voxseg.errors import DataError, UsageError
-from voxseg.schemas import METRICS
+from voxseg.metrics.summary import IMAGE_METRICS, METRICS, PIXEL_METRICS
+from voxseg.schemas import METRICS as FORM
 
 BACKGROUND = 0
 _FILES = ("metrics.csv", "metrics.json")
@@ -36,17 +37,21 @@ class RunScores:
     path: Path
     """File that the scores come from."""
     scores: Scores
-    """Case -> class value -> metric -> score, NaN where undefined; background left out."""
+    """Case -> class value -> metric -> score, NaN where undefined; no background of volumes."""
     class_names: Mapping[int, str]
     metrics: tuple[str, ...]
     folds: Folds | None
     """Training and held-out cases of every fold, in no order; None for a run without a split."""
     tolerance_mm: float | None
     """Of surface Dice; None where the run does not say."""
+    is_images: bool = False
+    """Whether the cases are photographs, of which class 0 is one like the others."""
+    pooled_iou: float | None = None
+    """Mean IoU over all pixels of photographs; None where the run does not say."""
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Foreground classes; every case has them all."""
+        """Classes that are compared; every case has them all."""
         return tuple(next(iter(self.scores.values())))
 
 
@@ -91,6 +96,11 @@ def find_common(runs: Sequence[RunScores], metric: str, *, allow_missing: bool) 
         DataError: Cases or classes differ and may not, nothing is common, or surface Dice was
             measured with different tolerances.
     """
+    if len({run.is_images for run in runs}) > 1:
+        volumes, images = (next(r for r in runs if r.is_images == kind) for kind in (False, True))
+        raise DataError(
+            f"{images.path} scores photographs but {volumes.path} volumes; compare runs of one kind"
+        )
     for run in runs:
         if metric not in run.metrics:
             raise UsageError(
@@ -156,6 +166,9 @@ def _read(file: Path, name: str) -> RunScores:
             "training run's has not: score its predictions with voxseg evaluate first)"
         )
     metrics = tuple(key for key in header if key not in _KEYS)
+    is_images = set(PIXEL_METRICS) <= set(metrics)
+    if is_images:  # JSON has the columns of volumes, too, all undefined
+        metrics = tuple(key for key in metrics if key in IMAGE_METRICS or key not in METRICS)
     scores: dict[str, dict[int, dict[str, float]]] = {}
     names: dict[int, str] = {}
     for number, row in enumerate(rows, 1 if is_json else 2):
@@ -167,9 +180,12 @@ def _read(file: Path, name: str) -> RunScores:
         names.setdefault(label, str(row.get("class") or f"class {label}"))
     # A file that stands alone may have neighbours that are not about it.
     folder = file.parent if file.name in _FILES else None
+    facts = _facts(folder)
     return RunScores(
-        name, file, _even(scores, file), names, metrics, _folds(folder), _tolerance(folder)
-    )
+        name, file, _even(scores, file, is_images), names, metrics, _folds(folder),
+        _float(facts.get("tolerance_mm")), is_images,
+        _float((facts.get("pooled") or {}).get("mean_iou")),
+    )  # fmt: skip
 
 
 def _csv_rows(file: Path) -> list[dict[str, Any]]:
@@ -189,7 +205,7 @@ def _csv_rows(file: Path) -> list[dict[str, Any]]:
 
 def _json_rows(file: Path) -> list[dict[str, Any]]:
     content = parse_json(file)
-    refuse_newer(content, METRICS, file)
+    refuse_newer(content, FORM, file)
     rows = content.get("cases") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(
@@ -221,9 +237,12 @@ def _number(value: object, key: str, where: str) -> float:
     return number
 
 
-def _even(scores: Mapping[str, Mapping[int, Mapping[str, float]]], file: Path) -> Scores:
-    """Check that every case has the same classes, and leave background out."""
-    labels = sorted({label for classes in scores.values() for label in classes} - {BACKGROUND})
+def _even(
+    scores: Mapping[str, Mapping[int, Mapping[str, float]]], file: Path, is_images: bool
+) -> Scores:
+    """Check that every case has the same classes, and leave the background of volumes out."""
+    left_out = set() if is_images else {BACKGROUND}
+    labels = sorted({label for classes in scores.values() for label in classes} - left_out)
     if not labels:
         raise DataError(f"{file} scores no foreground class, so there is nothing to compare")
     for case, classes in scores.items():
@@ -243,19 +262,21 @@ def _folds(folder: Path | None) -> Folds | None:
     return frozenset((frozenset(fold.train), frozenset(fold.val)) for fold in folds)
 
 
-def _tolerance(folder: Path | None) -> float | None:
+def _facts(folder: Path | None) -> Mapping[str, Any]:
+    """What the run's metrics.json says beside the scores of cases; empty where there is none."""
     file = folder / "metrics.json" if folder else None
     if file is None or not file.is_file():
-        return None
+        return {}
     try:
         content = parse_json(file)
     except DataError:
-        return None  # the scores themselves are in metrics.csv
-    refuse_newer(content, METRICS, file)
-    try:
-        return float(content["tolerance_mm"])
-    except (ValueError, KeyError, TypeError):
-        return None
+        return {}  # the scores themselves are in metrics.csv
+    refuse_newer(content, FORM, file)
+    return content if isinstance(content, dict) else {}
+
+
+def _float(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _common(
@@ -316,7 +337,8 @@ def _other_truths(
     runs: Sequence[RunScores], cases: Sequence[str], labels: Sequence[int]
 ) -> list[str]:
     """Say which cases were scored against truths of other sizes."""
-    key = "truth_ml"
+    is_images = runs[0].is_images
+    key = "truth_pixels" if is_images else "truth_ml"
     if any(key not in run.metrics for run in runs):
         return []
     first = runs[0].scores
@@ -331,8 +353,9 @@ def _other_truths(
     ]
     if not other:
         return []
+    sizes = "numbers of true pixels" if is_images else "true volumes"
     return [
-        f"the true volumes of {_listed(other, 'case')} differ between the runs, so they were "
+        f"the {sizes} of {_listed(other, 'case')} differ between the runs, so they were "
         "scored against different truths; score all against one"
     ]
 

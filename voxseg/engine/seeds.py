@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 
 from voxseg.documents import document, json_text
-from voxseg.engine.evaluate import csv_text
+from voxseg.engine.evaluate import Evaluation, csv_text
+from voxseg.engine.pooled import Pooled
 from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores
-from voxseg.metrics.summary import METRICS, CaseScores, mean_of_defined, or_none, summarise
+from voxseg.metrics.summary import (
+    METRICS,
+    PIXEL_METRICS,
+    WITH_BACKGROUND,
+    CaseScores,
+    mean_of_defined,
+    or_none,
+)
 from voxseg.schemas import SEEDS
+
+POOLED_IOU = "pooled_iou"
+"""What the rows of IoU over all pixels are called."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def average_scores(everything: Sequence[CaseScores]) -> dict[str, dict[int, Clas
                     metric: mean_of_defined(
                         [getattr(one[case][label], metric) for one in everything]
                     )
-                    for metric in METRICS
+                    for metric in (*METRICS, *PIXEL_METRICS)
                 }
             )
             for label in classes
@@ -95,14 +106,9 @@ def average_scores(everything: Sequence[CaseScores]) -> dict[str, dict[int, Clas
     }
 
 
-def spread_of(scores: Mapping[int, CaseScores], names: Mapping[int, str]) -> SeedSpread:
-    """Summarise each seed over its cases, and put the seeds side by side.
-
-    Args:
-        scores: seed -> case -> class value -> scores, all with the same cases and classes.
-        names: class value -> name.
-    """
-    summaries = [summarise(one, names) for one in scores.values()]
+def spread_of(by_seed: Mapping[int, Evaluation]) -> SeedSpread:
+    """Put the evaluations of several seeds, all with the same classes, side by side."""
+    summaries = [evaluation.summary for evaluation in by_seed.values()]
     rows = [
         SpreadRow(
             row.name,
@@ -113,7 +119,22 @@ def spread_of(scores: Mapping[int, CaseScores], names: Mapping[int, str]) -> See
         for number, row in enumerate(summaries[0].rows)
         for metric in row.statistics
     ]
-    return SeedSpread(tuple(scores), tuple(rows))
+    rows += _pooled_rows([one.pooled for one in by_seed.values() if one.pooled is not None])
+    return SeedSpread(tuple(by_seed), tuple(rows))
+
+
+def _pooled_rows(pooled: Sequence[Pooled]) -> list[SpreadRow]:
+    """IoU over all pixels of photographs, of each class and their mean."""
+    if not pooled:
+        return []
+    rows = [
+        SpreadRow(one.name, one.label, POOLED_IOU, tuple(p.classes[n].iou for p in pooled))
+        for n, one in enumerate(pooled[0].classes)
+    ]
+    return [
+        *rows,
+        SpreadRow(WITH_BACKGROUND, None, POOLED_IOU, tuple(p.mean_iou for p in pooled)),
+    ]
 
 
 def write_spread(spread: SeedSpread, folder: Path) -> None:

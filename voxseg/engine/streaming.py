@@ -7,6 +7,8 @@ features before anything is pooled, for a value per window would put seams into 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,11 +17,14 @@ from torch import Tensor
 
 from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.engine.device import Compute
-from voxseg.engine.gather import Gathered
 from voxseg.engine.memory import MemoryPlan
+from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.tiles import Region, Tiling, Windows
-from voxseg.models.voxresnet import VoxResNet
+from voxseg.models import ENet, SplitMergeFCN, VoxResNet
 from voxseg.ops.running_pool import RunningPool
+
+Step = Callable[[Tensor], Tensor]
+"""From an image (1, C, *outer) to features, or logits."""
 
 
 @dataclass(frozen=True)
@@ -93,29 +98,37 @@ class View:
         return torch.from_numpy(forwards)[None].to(self._compute.device)
 
 
+class Sink(Protocol):
+    """What takes a member's probabilities."""
+
+    def add(self, region: Region, probabilities: np.ndarray) -> None:
+        """Take in probabilities (N, *region); regions do not overlap."""
+
+
 def run_pass(
-    network: VoxResNet, view: View, compute: Compute, plan: MemoryPlan, gathered: Gathered
+    network: SegmentationNetwork, view: View, compute: Compute, plan: MemoryPlan, sink: Sink
 ) -> None:
-    """Run one member over the volume and hand its probabilities over."""
-    gathered.start()
+    """Run a network over what ``view`` shows and hand its probabilities to ``sink``."""
     kept: list[Piece] = []
+    step = _step(network, plan)
 
     def walk(visit: Callable[[Piece], None]) -> None:
         if kept:
             while kept:
                 visit(kept.pop())
         elif isinstance(plan.cut, Tiling):
-            _tiles(network, view, plan.cut, visit)
+            _tiles(step, view, plan.cut, visit)
         else:
-            _windows(network, view, plan.cut, visit)
+            _windows(step, view, plan.cut, visit)
 
     with compute.autocast():
         pooled = None
-        if network.needs_superpixels:
-            pool = RunningPool(view.count, network.reduce)
+        pooling = network if isinstance(network, VoxResNet | ENet) else None
+        if pooling is not None and pooling.needs_superpixels:
+            pool = RunningPool(view.count, pooling.reduce)
 
             def add(piece: Piece) -> None:
-                values = piece.cut(network.to_pool(piece.features))
+                values = piece.cut(pooling.to_pool(piece.features))
                 pool.add(values, view.superpixels(piece.core))
                 if plan.keeps_features:
                     kept.append(piece)
@@ -125,23 +138,26 @@ def run_pass(
 
         def answer(piece: Piece) -> None:
             logits = piece.features
-            if pooled is not None:
+            if pooling is not None and pooled is not None:
                 superpixels = view.superpixels(piece.outer)
-                logits = network.classify(logits, superpixels, view.count, pooled)
+                logits = pooling.classify(logits, superpixels, view.count, pooled)
             probabilities = piece.cut(logits)[0].float().softmax(0)
             del logits
-            gathered.add(view.back(piece.core), view.unflip(probabilities))
+            sink.add(view.back(piece.core), view.unflip(probabilities))
 
         walk(answer)
 
 
-def _step(network: VoxResNet) -> Callable[[Tensor], Tensor]:
-    return network.features if network.needs_superpixels else network.forward
+def _step(network: SegmentationNetwork, plan: MemoryPlan) -> Step:
+    if isinstance(network, SplitMergeFCN):
+        return partial(network.forward, memory_budget=int(plan.budget_gb * 1e9))
+    if isinstance(network, VoxResNet | ENet) and network.needs_superpixels:
+        return network.features
+    return network.forward
 
 
-def _tiles(network: VoxResNet, view: View, tiling: Tiling, visit: Callable[[Piece], None]) -> None:
+def _tiles(step: Step, view: View, tiling: Tiling, visit: Callable[[Piece], None]) -> None:
     """Visit the pieces one by one; nothing here holds on to one."""
-    step = _step(network)
     for tile in tiling:
         outer = tuple(
             slice(max(part.start - 1, 0), min(part.stop + 1, n))
@@ -157,9 +173,7 @@ def _apart(part: Tensor) -> Tensor:
     return part.clone() if part.numel() * part.element_size() < storage else part
 
 
-def _windows(
-    network: VoxResNet, view: View, windows: Windows, visit: Callable[[Piece], None]
-) -> None:
+def _windows(step: Step, view: View, windows: Windows, visit: Callable[[Piece], None]) -> None:
     """Blend windows into layers along the longest axis, and visit layers that are complete.
 
     Values are blended on the CPU with Gaussian weights, whatever the device; only the layers that
@@ -167,7 +181,6 @@ def _windows(
     """
     blend = _Blend(windows)
     rows = windows.starts[windows.axis]
-    step = _step(network)
     done = 0
     for start, complete in zip(rows, [*rows[1:], view.shape[windows.axis]], strict=True):
         # The last but one complete layer is still read as the neighbour of the next ones.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voxseg.models.voxresnet import VoxResNet
+from voxseg.engine.network import SegmentationNetwork, deepest_stride
 
 Region = tuple[slice, ...]
 Size = tuple[int, ...]
@@ -78,7 +78,7 @@ class Tiling:
 
     def __str__(self) -> str:
         if self.is_whole:
-            return "whole volume at once"
+            return f"whole {'volume' if len(self.shape) == 3 else 'image'} at once"
         cut = [c for c, n in zip(self.core, self.shape, strict=True) if c < n]
         kind = "slabs" if len(cut) == 1 else "tiles"
         return f"{self.count} {kind} of {'x'.join(map(str, cut))}"
@@ -155,13 +155,13 @@ def windows_of(shape: Sequence[int], size: Sequence[int], overlap: float) -> Win
     return Windows(tuple(shape), fitting, overlap)
 
 
-def tilings(network: VoxResNet, shape: Sequence[int]) -> list[Tiling]:
+def tilings(network: SegmentationNetwork, shape: Sequence[int]) -> list[Tiling]:
     """List the ways to cut a volume that read each voxel no more than eight times, cheapest first.
 
     The first is the whole volume in one. It stands alone where a normalisation looks at all of the
     image at once: no tile then answers as the whole.
     """
-    size, stride = tuple(shape), network.trunk.strides[-1]
+    size, stride = tuple(shape), deepest_stride(network)
     reach = network.reach
     if reach is None:
         return [Tiling(size, size, (0,) * len(size), stride)]

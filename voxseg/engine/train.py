@@ -21,6 +21,7 @@ from voxseg.engine.config import Config, build, dump, merge, read_toml
 from voxseg.engine.device import choose_compute, choose_device, deterministic
 from voxseg.engine.loop import Progress, TrainingRun, TrainResult
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
+from voxseg.engine.network import network_axes
 from voxseg.engine.planning import complete
 from voxseg.engine.ranks import ALONE, Ranks, joined
 from voxseg.engine.run_folder import open_run
@@ -36,6 +37,7 @@ _MAY_CHANGE_ON_RESUME = {
     ("train", "patience"),
     ("train", "workers"),
 }
+_VAL_FRACTION = 0.2
 _PHOTOGRAPHS_READ = 200  # before a training starts; all masks are read, for their classes
 _STOP_SECONDS = 20.0
 """What a process of several has to come to its next step when it is asked to stop; torchrun itself
@@ -56,8 +58,9 @@ class TrainRequest:
     """Nested tables over the defaults; see ``voxseg.engine.config``."""
     planned: bool = False
     """No recipe was named: choose what the data suggests where ``settings`` is silent."""
-    val_fraction: float = 0.2
-    """Share of the cases held out; 0 trains on all."""
+    val_fraction: float | None = None
+    """Share of the cases held out; 0 trains on all. None: the data set's own training and
+    validation parts where it has them, else a fifth."""
     split: Path | None = None
     """A split file instead."""
     fold: int = 0
@@ -117,16 +120,27 @@ def _open(
 
 
 def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
-    """Find the cases of a data set and check each of them.
+    """Find the cases of a data set and check each of them, its own test part aside.
 
     Raises:
         DataError: Headers alone show that training cannot work; no voxel was read until then.
     """
-    dataset = find_cases(data, labels)
+    dataset = _without_test(find_cases(data, labels))
     check_headers(dataset).raise_for_errors()
     report = check_dataset(dataset, most_photographs=_PHOTOGRAPHS_READ)
     told = [str(one) for one in report.notes if one.kind in HABIT_KINDS]
     return replace(dataset, notes=(*dataset.notes, *told)), report
+
+
+def _without_test(dataset: Dataset) -> Dataset:
+    """Leave aside the part that the data set itself calls its test."""
+    test = set(dataset.parts.get("test", ()))
+    kept = tuple(case for case in dataset.cases if case.case_id not in test)
+    left = len(dataset.cases) - len(kept)
+    if not left or not kept:
+        return dataset
+    note = f"{left} of the data set's own test cases are left aside"
+    return replace(dataset, cases=kept, notes=(*dataset.notes, note))
 
 
 def dry_run_report(request: TrainRequest, say: Callable[[str], None]) -> str:
@@ -173,7 +187,7 @@ def train_fold(
     cases = [*training, *validation]
     workers = worker_count(config.train.workers, device)
     prepared = prepare_cases(cases, config, run / "prepared", say, workers=workers, ranks=ranks)
-    dims = prepared[0].image.ndim - 1
+    dims = network_axes(config.data, prepared[0].image.ndim - 1)
     settings = config.train
     compute = choose_compute(device, settings.precision, settings.memory_format, dims, ranks)
     facts = {
@@ -270,9 +284,13 @@ def _fold(request: TrainRequest, dataset: Dataset, seed: int) -> Fold:
             )
         return folds[request.fold]
     names = tuple(case.case_id for case in dataset.cases)
-    if not request.val_fraction:
+    parts = dataset.parts
+    if request.val_fraction is None and parts.get("train") and parts.get("val"):
+        return Fold(parts["train"], parts["val"])
+    share = _VAL_FRACTION if request.val_fraction is None else request.val_fraction
+    if not share:
         return Fold(names, ())
-    return holdout(names, request.val_fraction, seed)
+    return holdout(names, share, seed)
 
 
 def _write_metrics(

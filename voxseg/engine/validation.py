@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from voxseg.data.prepare import Prepared
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute
 from voxseg.engine.inference import predict_probabilities
+from voxseg.engine.network import SegmentationNetwork
 from voxseg.tasks.segmentation import DiceCounts, count_dice
 
 
 def validate(
-    network: nn.Module, cases: Sequence[Prepared], compute: Compute, config: Config
+    network: SegmentationNetwork, cases: Sequence[Prepared], compute: Compute, config: Config
 ) -> DiceCounts:
     """Count the agreement of predictions and labels over all cases.
 
@@ -21,7 +21,7 @@ def validate(
     shares may be unequal or empty, and every case counts once.
 
     Args:
-        network: a ``VoxResNet`` in evaluation mode.
+        network: in evaluation mode.
         cases: prepared, with labels; the same in all processes.
         compute: device, precision, memory layout, processes.
         config: windows, coordinates, labels.
@@ -31,11 +31,11 @@ def validate(
     ranks = compute.ranks
     for case in cases[ranks.rank :: ranks.size]:
         probabilities = predict_probabilities(
-            network,  # type: ignore[arg-type]  # AveragedModel.module is typed nn.Module
+            network,
             case,
             compute,
             config.predict,
-            coordinates=config.data.coordinates,
+            config.data,
         )
         predicted = torch.from_numpy(probabilities.argmax(0))
         assert case.label is not None

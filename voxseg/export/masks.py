@@ -16,6 +16,17 @@ def mask_name(case_id: str, *, is_image: bool) -> str:
     return f"{case_id}.png" if is_image else f"{case_id}.nii.gz"
 
 
+def mask_path(folder: Path, case_id: str) -> Path:
+    """Where a case's mask lies, a volume's or a photograph's; a volume's where neither exists."""
+    picture = folder / mask_name(case_id, is_image=True)
+    return picture if picture.is_file() else folder / mask_name(case_id, is_image=False)
+
+
+def map_name(stem: str, like: nifti.HasGeometry) -> str:
+    """Name of a floating point map: STEM.nii.gz of a volume, STEM.tif of a photograph."""
+    return f"{stem}.tif" if like.header is None else f"{stem}.nii.gz"
+
+
 def write_mask(
     path: Path,
     label: np.ndarray[Any, Any],

@@ -163,7 +163,12 @@ class Regions:
 
 
 def calibrate(
-    probabilities: Array, truth: Array, spacing: Sequence[float], margin_mm: float = MARGIN_MM
+    probabilities: Array,
+    truth: Array,
+    spacing: Sequence[float],
+    margin_mm: float = MARGIN_MM,
+    *,
+    ignored: int | None = None,
 ) -> Regions:
     """Count how often the probabilities of one case are right.
 
@@ -172,14 +177,17 @@ def calibrate(
         truth: (*S) integer class indices.
         spacing: voxel size in mm along each axis of S.
         margin_mm: of the region near the foreground, rounded to whole voxels along each axis.
+        ignored: value of ``truth`` whose voxels do not count.
 
     Returns:
         Counts of both regions. Deterministic. Blocks of voxels are looked at one by one, so beside
-        the input there are two marks of a byte for each voxel.
+        the input there are three marks of a byte for each voxel.
 
     Raises:
         ValueError: shapes do not fit, a class is not among them, or a probability is not in [0, 1].
     """
+    counts = np.ones(truth.shape, np.bool_) if ignored is None else truth != ignored
+    truth = np.where(counts, truth, 0)
     _check(probabilities, truth, spacing)
     count = len(probabilities)
     rows = max(1, _BLOCK_VOXELS // max(1, math.prod(truth.shape[1:])))
@@ -187,11 +195,13 @@ def calibrate(
     near = _near(probabilities, truth, cuts, [round(margin_mm / size) for size in spacing])
     tallies = [_Tally() for _ in range(count + 1)]
     for cut in cuts:
-        block, true, side = probabilities[:, cut], truth[cut].ravel(), near[cut].ravel()
+        # Only what counts, as (num_classes, voxels).
+        block = probabilities[:, cut][:, counts[cut]]
+        true, side = truth[cut][counts[cut]], near[cut][counts[cut]]
         best = np.full(true.shape, -1.0)
         right = np.zeros(true.shape, np.bool_)
         for k in range(count):
-            share = block[k].ravel().astype(np.float64)
+            share = block[k].astype(np.float64)
             hit = true == k
             tallies[k + 1].add(share, hit, side)
             higher = share > best  # of equal ones the lowest class wins, as in argmax

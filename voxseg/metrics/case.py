@@ -4,8 +4,8 @@ One policy for empty masks, ``EMPTY_POLICY``, holds in every table of voxseg.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,19 @@ EMPTY_POLICY = (
 )
 """What is done where a class is missing; printed under every table."""
 
+IMAGE_POLICY = (
+    "Missing classes: a class in neither mask of a photograph has no score there; a class in one "
+    "mask only scores 0. Missing scores are left out of means and counted."
+)
+"""The same for photographs."""
+
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Scores of one class in one case; NaN where ``EMPTY_POLICY`` leaves a score undefined."""
+    """Scores of one class in one case; NaN where ``EMPTY_POLICY`` leaves a score undefined.
+
+    A photograph has no mm, so its scores are overlap and numbers of pixels, which a volume lacks.
+    """
 
     dice: float
     iou: float
@@ -37,20 +46,28 @@ class ClassScores:
     """Predicted minus true volume."""
     prediction_ml: float
     truth_ml: float
+    prediction_pixels: float = math.nan
+    truth_pixels: float = math.nan
 
 
 ABSENT = ClassScores(math.nan, math.nan, math.nan, math.nan, math.nan, 0.0, 0.0, 0.0)
-"""Scores of a class that is in neither mask."""
+"""Scores of a class that is in neither mask of a volume."""
+ABSENT_PIXELS = replace(
+    ABSENT, volume_difference_ml=math.nan, prediction_ml=math.nan, truth_ml=math.nan,
+    prediction_pixels=0.0, truth_pixels=0.0,
+)  # fmt: skip
+"""Scores of a class that is in neither mask of a photograph."""
 
 
 def score_case(
     prediction: NDArray[np.integer],
     truth: NDArray[np.integer],
     labels: Iterable[int],
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     tolerance_mm: float = 1.0,
     *,
     background: int = 0,
+    ignore: Collection[int] = (),
 ) -> dict[int, ClassScores]:
     """Score a predicted label map against the true one.
 
@@ -58,10 +75,12 @@ def score_case(
         prediction: (*S) integer class values, of any range.
         truth: (*S) integer class values on the same grid.
         labels: class values to score.
-        spacing: voxel size in mm along each axis of S.
+        spacing: voxel size in mm along each axis of S; None for a photograph, of which overlap and
+            pixels are scored, of background as of any class.
         tolerance_mm: for surface Dice.
         background: value of the class whose surface means nothing; if it is among ``labels``, it
             has overlap and volumes only, and NaN for the scores of its surface.
+        ignore: values of ``truth`` that count neither as right nor as wrong, see ``leave_out``.
 
     Returns:
         Class value -> scores, in the order of ``labels``.
@@ -77,6 +96,9 @@ def score_case(
         raise ValueError(
             f"prediction {prediction.shape} and truth {truth.shape} must have the same shape"
         )
+    prediction = leave_out(prediction, truth, ignore)
+    if spacing is None:
+        return {value: _score_pixels(prediction == value, truth == value) for value in labels}
     voxel_ml = math.prod(spacing) / 1000
     # Outside this box both maps hold background only, so no foreground mask is cut.
     box = _roomy_box((prediction != background) | (truth != background))
@@ -91,6 +113,38 @@ def score_case(
             tolerance_mm,
         )
     return scores
+
+
+def leave_out(
+    prediction: NDArray[np.integer], truth: NDArray[np.integer], ignore: Collection[int]
+) -> NDArray[np.integer]:
+    """Give the prediction the truth's value where that is ignored.
+
+    No class has that value, so these voxels are in no mask of either map.
+
+    Args:
+        prediction: (*S) integer class values.
+        truth: (*S) integer class values on the same grid.
+        ignore: values of ``truth`` that count neither as right nor as wrong.
+
+    Returns:
+        (*S) integer; ``prediction`` itself if nothing is ignored.
+    """
+    if not ignore:
+        return prediction
+    return np.where(np.isin(truth, list(ignore)), truth, prediction)
+
+
+def _score_pixels(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> ClassScores:
+    """Score one mask of a photograph."""
+    counts = count_overlap(prediction, truth)
+    return replace(
+        ABSENT_PIXELS,
+        dice=counts.dice,
+        iou=counts.iou,
+        prediction_pixels=float(counts.predicted),
+        truth_pixels=float(counts.true),
+    )
 
 
 def _score_class(

@@ -5,20 +5,27 @@ mean with background stands beside it. Standard deviations are over cases, with 
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from voxseg.metrics.case import ClassScores
 
-METRICS = tuple(field.name for field in fields(ClassScores))
-"""Names of all scores, in the order of tables."""
+METRICS = (
+    "dice", "iou", "hd95_mm", "assd_mm", "surface_dice",
+    "volume_difference_ml", "prediction_ml", "truth_ml",
+)  # fmt: skip
+"""Names of all scores of volumes, in the order of tables."""
+PIXEL_METRICS = ("prediction_pixels", "truth_pixels")
+IMAGE_METRICS = ("dice", "iou", *PIXEL_METRICS)
+"""Names of all scores of photographs."""
 OVERLAP_METRICS = ("dice", "iou")
 """Scores that also mean something for background and in a mean with it."""
 SCORE_METRICS = ("dice", "iou", "hd95_mm", "assd_mm", "surface_dice")
 """Scores that are averaged over classes; volumes are not."""
+_SURFACE_METRICS = ("hd95_mm", "assd_mm", "surface_dice")
 
 FOREGROUND = "foreground mean"
 WITH_BACKGROUND = "all-class mean"
@@ -68,12 +75,12 @@ class Summary:
                 return row.statistics["dice"].mean
         return math.nan
 
-    def to_rows(self) -> list[dict[str, Cell]]:
+    def to_rows(self, metrics: Iterable[str] = METRICS) -> list[dict[str, Cell]]:
         """One flat row a class for CSV and JSON; an undefined number is None."""
         table = []
         for row in self.rows:
             flat: dict[str, Cell] = {"class": row.name, "label": row.label}
-            for metric in METRICS:
+            for metric in metrics:
                 statistic = row.statistics.get(metric)
                 flat[f"{metric}_mean"] = or_none(statistic.mean) if statistic else None
                 flat[f"{metric}_sd"] = or_none(statistic.deviation) if statistic else None
@@ -84,14 +91,20 @@ class Summary:
 
 
 def summarise(
-    cases: CaseScores, names: Mapping[int, str] | None = None, *, background: int = 0
+    cases: CaseScores,
+    names: Mapping[int, str] | None = None,
+    *,
+    background: int | None = 0,
+    is_images: bool = False,
 ) -> Summary:
     """Summarise the scores of many cases.
 
     Args:
         cases: case -> class value -> scores; every case has the same classes.
         names: class value -> name; "class N" where it has none.
-        background: class value of the background, if it was scored.
+        background: class value of the background, if it was scored; None if every class is one
+            like the others.
+        is_images: the cases are photographs: overlap and pixels instead of mm and ml.
 
     Raises:
         ValueError: the cases do not have the same classes.
@@ -100,32 +113,42 @@ def summarise(
     if any(set(scores) != set(labels) for scores in cases.values()):
         raise ValueError("every case must be scored for the same classes")
     foreground = [label for label in labels if label != background]
-    rows = [_class_row(cases, label, names, METRICS) for label in foreground]
-    if foreground:
-        rows.append(_mean_row(cases, FOREGROUND, foreground, SCORE_METRICS))
-    if background in labels:
-        measured = (*OVERLAP_METRICS, "volume_difference_ml", "prediction_ml", "truth_ml")
+    measured: tuple[str, ...] = IMAGE_METRICS if is_images else METRICS
+    rows = [_class_row(cases, label, names, measured) for label in foreground]
+    if foreground and background is not None:
+        averaged = OVERLAP_METRICS if is_images else SCORE_METRICS
+        rows.append(_mean_row(cases, FOREGROUND, foreground, averaged))
+    if background is not None and background in labels:
+        measured = tuple(metric for metric in measured if metric not in _SURFACE_METRICS)
         rows.append(_class_row(cases, background, names, measured, "background"))
+    if background is None or background in labels:
         rows.append(_mean_row(cases, WITH_BACKGROUND, labels, OVERLAP_METRICS))
     return Summary(tuple(rows), len(cases))
 
 
-def case_rows(cases: CaseScores, names: Mapping[int, str] | None = None) -> list[dict[str, Cell]]:
+def case_rows(
+    cases: CaseScores,
+    names: Mapping[int, str] | None = None,
+    metrics: Sequence[str] = METRICS,
+) -> list[dict[str, Cell]]:
     """One flat row for each case and class, for CSV and JSON; an undefined number is None."""
     rows = []
     for case_id, classes in cases.items():
         for label, scores in classes.items():
             row: dict[str, Cell] = {"case": case_id}
             row |= {"class": class_name(label, names), "label": label}
-            row |= {metric: or_none(getattr(scores, metric)) for metric in METRICS}
+            row |= {metric: or_none(getattr(scores, metric)) for metric in metrics}
             rows.append(row)
     return rows
 
 
 def foreground_means(
-    cases: CaseScores, metric: str = "dice", *, background: int = 0
+    cases: CaseScores, metric: str = "dice", *, background: int | None = 0
 ) -> dict[str, float]:
-    """Mean of one score over the foreground classes of each case; NaN where it has none."""
+    """Mean of one score over the foreground classes of each case; NaN where it has none.
+
+    Without a background (None) it is the mean over all classes.
+    """
     return {
         case_id: mean_of_defined(
             getattr(scores, metric) for label, scores in classes.items() if label != background

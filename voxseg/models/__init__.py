@@ -12,6 +12,7 @@ from voxseg.layers.voxres import Norm as Norm
 from voxseg.models.deeplab import Context as Context
 from voxseg.models.deeplab import DeepLab as DeepLab
 from voxseg.models.deeplab import build_deeplab as build_deeplab
+from voxseg.models.enet import EncoderENet as EncoderENet
 from voxseg.models.enet import ENet as ENet
 from voxseg.models.enet import Version as Version
 from voxseg.models.enet_weights import load_published_weights as load_published_weights
@@ -48,7 +49,19 @@ class ModelEntry:
     """What it is, in one line."""
     spatial_dims: tuple[int, ...] = (3, 2)
     """Numbers of spatial axes it can have, the paper's first."""
+    in_channels: int = 1
+    """Of the paper's images."""
+    num_classes: int = 4
+    """Of the paper's data, background included."""
+    size: tuple[int, ...] = (80, 80, 80)
+    """Of what the paper's network answers at once, by axis."""
 
+
+_photos = partial(ModelEntry, spatial_dims=(2,), in_channels=3)
+_enets = partial(_photos, num_classes=20, size=(512, 1024))  # Cityscapes, one for unlabelled
+_ports = partial(_photos, num_classes=19, size=(512, 1024))
+_fcns = partial(_photos, num_classes=19, size=(1024, 2048))  # Cityscapes
+_deeplabs = partial(_photos, num_classes=21, size=(513, 513))  # PASCAL VOC
 
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
@@ -139,83 +152,73 @@ MODELS: dict[str, ModelEntry] = {
     "voxresnet-decoder4-v3": ModelEntry(
         partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
     ),
-    "enet-v0": ModelEntry(
-        partial(_enet, design="V0"), _PASZKE, "ENet as its authors published it", (2,)
+    "enet-v0": _enets(partial(_enet, design="V0"), _PASZKE, "ENet as its authors published it"),
+    "enet-v1": _enets(
+        partial(_enet, design="V1"), _FIGURE_10, "ENet, class scores pooled over superpixels"
     ),
-    "enet-v1": ModelEntry(
-        partial(_enet, design="V1"), _FIGURE_10, "ENet, class scores pooled over superpixels", (2,)
+    "enet-v2": _enets(partial(_enet, design="V2"), _FIGURE_10, "ENet, superpixels classified"),
+    "enet-v3": _enets(
+        partial(_enet, design="V3"), _FIGURE_10, "ENet, superpixel branch added (Figure 10)"
     ),
-    "enet-v2": ModelEntry(
-        partial(_enet, design="V2"), _FIGURE_10, "ENet, superpixels classified", (2,)
+    "enet-port-v0": _ports(
+        partial(_enet_port, design="V0"), _PASZKE, "ENet as its common port has it"
     ),
-    "enet-v3": ModelEntry(
-        partial(_enet, design="V3"), _FIGURE_10, "ENet, superpixel branch added (Figure 10)", (2,)
+    "enet-port-v3": _ports(
+        partial(_enet_port, design="V3"), _FIGURE_10, "Port, superpixel branch added"
     ),
-    "enet-port-v0": ModelEntry(
-        partial(_enet_port, design="V0"), _PASZKE, "ENet as its common port has it", (2,)
+    "deeplab-resnet50-aspp": _deeplabs(
+        partial(_deeplab50, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8"
     ),
-    "enet-port-v3": ModelEntry(
-        partial(_enet_port, design="V3"), _FIGURE_10, "Port, superpixel branch added", (2,)
+    "deeplab-resnet50-aspp-plus": _deeplabs(
+        partial(_deeplab50, context="aspp+"), _VORTEX, "DeepLabv3, first branch 3x3"
     ),
-    "deeplab-resnet50-aspp": ModelEntry(
-        partial(_deeplab50, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    "deeplab-resnet50-module-a5": _deeplabs(
+        partial(_deeplab50, context="module-a5"), _VORTEX, "ASPP over means of 5x5 cells"
     ),
-    "deeplab-resnet50-aspp-plus": ModelEntry(
-        partial(_deeplab50, context="aspp+"), _VORTEX, "DeepLabv3, first branch 3x3", (2,)
+    "deeplab-resnet50-module-a9": _deeplabs(
+        partial(_deeplab50, context="module-a9"), _VORTEX, "ASPP over means of 9x9 cells"
     ),
-    "deeplab-resnet50-module-a5": ModelEntry(
-        partial(_deeplab50, context="module-a5"), _VORTEX, "ASPP over means of 5x5 cells", (2,)
+    "deeplab-resnet50-module-a13": _deeplabs(
+        partial(_deeplab50, context="module-a13"), _VORTEX, "ASPP over means of 13x13 cells"
     ),
-    "deeplab-resnet50-module-a9": ModelEntry(
-        partial(_deeplab50, context="module-a9"), _VORTEX, "ASPP over means of 9x9 cells", (2,)
+    "deeplab-resnet50-vortex": _deeplabs(
+        partial(_deeplab50, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling"
     ),
-    "deeplab-resnet50-module-a13": ModelEntry(
-        partial(_deeplab50, context="module-a13"), _VORTEX, "ASPP over means of 13x13 cells", (2,)
+    "deeplab-resnet101-aspp": _deeplabs(
+        partial(_deeplab101, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8"
     ),
-    "deeplab-resnet50-vortex": ModelEntry(
-        partial(_deeplab50, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
+    "deeplab-resnet101-vortex": _deeplabs(
+        partial(_deeplab101, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling"
     ),
-    "deeplab-resnet101-aspp": ModelEntry(
-        partial(_deeplab101, context="aspp"), _DEEPLAB, "DeepLabv3, output stride 8", (2,)
+    "fcn32s-resnet18": _fcns(partial(_fcn32s, depth=18), _FCN, "Scores of the last stage, resized"),
+    "fcn32s-resnet34": _fcns(partial(_fcn32s, depth=34), _FCN, "Scores of the last stage, resized"),
+    "fcn32s-resnet50": _fcns(partial(_fcn32s, depth=50), _FCN, "Scores of the last stage, resized"),
+    "fcn32s-resnet101": _fcns(
+        partial(_fcn32s, depth=101), _FCN, "Scores of the last stage, resized"
     ),
-    "deeplab-resnet101-vortex": ModelEntry(
-        partial(_deeplab101, context="vortex"), _VORTEX, "DeepLabv3 with vortex pooling", (2,)
+    "fcn8s-resnet18": _fcns(
+        partial(_fcn8s, depth=18), _FCN, "Scores of the last three stages, resized and added"
     ),
-    "fcn32s-resnet18": ModelEntry(
-        partial(_fcn32s, depth=18), _FCN, "Scores of the last stage, resized", (2,)
+    "fcn8s-resnet34": _fcns(
+        partial(_fcn8s, depth=34), _FCN, "Scores of the last three stages, resized and added"
     ),
-    "fcn32s-resnet34": ModelEntry(
-        partial(_fcn32s, depth=34), _FCN, "Scores of the last stage, resized", (2,)
+    "fcn8s-resnet50": _fcns(
+        partial(_fcn8s, depth=50), _FCN, "Scores of the last three stages, resized and added"
     ),
-    "fcn32s-resnet50": ModelEntry(
-        partial(_fcn32s, depth=50), _FCN, "Scores of the last stage, resized", (2,)
+    "fcn8s-resnet101": _fcns(
+        partial(_fcn8s, depth=101), _FCN, "Scores of the last three stages, resized and added"
     ),
-    "fcn32s-resnet101": ModelEntry(
-        partial(_fcn32s, depth=101), _FCN, "Scores of the last stage, resized", (2,)
+    "smp-resnet18": _fcns(
+        partial(SplitMergeFCN, depth=18), _SMP, "FCN32s, split-merge pooling for strides"
     ),
-    "fcn8s-resnet18": ModelEntry(
-        partial(_fcn8s, depth=18), _FCN, "Scores of the last three stages, resized and added", (2,)
+    "smp-resnet34": _fcns(
+        partial(SplitMergeFCN, depth=34), _SMP, "FCN32s, split-merge pooling for strides"
     ),
-    "fcn8s-resnet34": ModelEntry(
-        partial(_fcn8s, depth=34), _FCN, "Scores of the last three stages, resized and added", (2,)
+    "smp-resnet50": _fcns(
+        partial(SplitMergeFCN, depth=50), _SMP, "FCN32s, split-merge pooling for strides"
     ),
-    "fcn8s-resnet50": ModelEntry(
-        partial(_fcn8s, depth=50), _FCN, "Scores of the last three stages, resized and added", (2,)
-    ),
-    "fcn8s-resnet101": ModelEntry(
-        partial(_fcn8s, depth=101), _FCN, "Scores of the last three stages, resized and added", (2,)
-    ),
-    "smp-resnet18": ModelEntry(
-        partial(SplitMergeFCN, depth=18), _SMP, "FCN32s, split-merge pooling for strides", (2,)
-    ),
-    "smp-resnet34": ModelEntry(
-        partial(SplitMergeFCN, depth=34), _SMP, "FCN32s, split-merge pooling for strides", (2,)
-    ),
-    "smp-resnet50": ModelEntry(
-        partial(SplitMergeFCN, depth=50), _SMP, "FCN32s, split-merge pooling for strides", (2,)
-    ),
-    "smp-resnet101": ModelEntry(
-        partial(SplitMergeFCN, depth=101), _SMP, "FCN32s, split-merge pooling for strides", (2,)
+    "smp-resnet101": _fcns(
+        partial(SplitMergeFCN, depth=101), _SMP, "FCN32s, split-merge pooling for strides"
     ),
 }
 """Written out by hand: what is not here does not exist."""

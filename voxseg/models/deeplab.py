@@ -47,6 +47,7 @@ class DeepLab(nn.Module):
     Attributes:
         receptive_field: pixels along each axis that one cell of the context sees; the global branch
             sees the whole image besides.
+        output_stride: pixels from one classified cell to the next, along each axis.
         reach: None: an answer depends on the whole image, which is not to be cut into tiles.
         needs_superpixels: False.
 
@@ -74,9 +75,10 @@ class DeepLab(nn.Module):
         self.spatial_dims = 2
         self.needs_superpixels = False
         self.reach: tuple[int, ...] | None = None
-        self.stride = backbone.strides[-1]
+        self.output_stride = backbone.strides[-1]
         self.receptive_field = tuple(
-            field + 2 * context.reach * self.stride for field in backbone.receptive_fields[-1]
+            field + 2 * context.reach * self.output_stride
+            for field in backbone.receptive_fields[-1]
         )
         self.backbone = backbone
         self.context = context
@@ -102,12 +104,12 @@ class DeepLab(nn.Module):
         """
         size = x.shape[2:]
         coarse = self.coarse_logits(x)
-        filled = [self.stride * (length - 1) + 1 for length in coarse.shape[2:]]
+        filled = [self.output_stride * (length - 1) + 1 for length in coarse.shape[2:]]
         logits = functional.interpolate(coarse, filled, mode="bilinear", align_corners=True)
         return logits[..., : size[0], : size[1]]
 
     def coarse_logits(self, x: Tensor) -> Tensor:
-        """Return the logits of the cells, which lie on every ``stride``-th pixel.
+        """Return the logits of the cells, which lie on every ``output_stride``-th pixel.
 
         The last cell of each axis lies on or beyond the last pixel, and there are two at least.
         """
@@ -129,7 +131,7 @@ class DeepLab(nn.Module):
         return self(x, superpixels, count), []
 
     def _missing(self, length: int) -> int:
-        return max(-(length - 1) % self.stride, self.stride + 1 - length)
+        return max(-(length - 1) % self.output_stride, self.output_stride + 1 - length)
 
 
 def build_deeplab(  # noqa: PLR0913 - the choices of two papers

@@ -85,6 +85,7 @@ class ENet(nn.Module):
 
     Attributes:
         receptive_field: pixels that one pixel of the encoder's output sees, by axis.
+        output_stride: 1: the last layer classifies every pixel.
         reach: pixels on each side that the logits of a pixel depend on, by axis; its superpixel
             aside.
         feature_channels: F, channels of ``features``.
@@ -131,6 +132,8 @@ class ENet(nn.Module):
         self.decoder = ENetDecoder(details)
         left, right = self.trunk.field
         self.receptive_field = (left + 1 + right,) * 2
+        # The decoder undoes all strides but the first, and the last layer doubles its map.
+        self.output_stride = self.trunk.strides[0][0] // 2
         before, after = self.decoder.field
         # An odd pixel lies one behind the start of its map's pixel; a kernel of 3 reads the next.
         self.reach = (max(left + before + 1, right + after + details.last_kernel - 2),) * 2
@@ -245,3 +248,62 @@ class ENet(nn.Module):
             parts.append(self.pixel(maps))
         cut = [part[:, :, : size[0], : size[1]] for part in parts]
         return cut[0] if len(cut) == 1 else torch.cat(cut, 1)
+
+
+class EncoderENet(nn.Module):
+    """ENet's encoder with a classifier, the network of the first step of training.
+
+    Its parameters have the names that they have in ``ENet``, so that the second step starts from
+    them; see ``voxseg.models.load_shared_weights``.
+
+    Args:
+        in_channels: channels of the image, 1 to 15.
+        num_classes: number of classes.
+        version: see ``VERSIONS``.
+
+    Attributes:
+        receptive_field: pixels that one pixel of its output sees, by axis.
+        reach: None: its scores are resized over the whole image.
+        needs_superpixels: False.
+
+    Raises:
+        ValueError: an option is outside its range.
+    """
+
+    needs_superpixels = False
+    reach: tuple[int, ...] | None = None
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, version: Version = "released"
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.spatial_dims = 2
+        self.trunk = ENetEncoder(in_channels, VERSIONS[version])
+        left, right = self.trunk.field
+        self.receptive_field = (left + 1 + right,) * 2
+        self.auxiliary = nn.ModuleList([nn.Conv2d(WIDTHS[-1], num_classes, 1)])
+
+    def forward(
+        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> Tensor:
+        """Return class logits (B, num_classes, H, W), the encoder's resized to the image."""
+        coarse = self.coarse_logits(x)
+        size = [length * self.trunk.strides[-1][0] for length in coarse.shape[2:]]
+        logits = functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
+        return logits[..., : x.shape[2], : x.shape[3]]
+
+    def coarse_logits(self, x: Tensor) -> Tensor:
+        """Return class logits (B, num_classes, H' / 8, W' / 8), filled up to multiples of 8."""
+        deepest, _ = self.trunk(fill_grid(x, self.trunk.strides[-1]))
+        logits: Tensor = self.auxiliary[0](deepest)
+        return logits
+
+    def supervise(
+        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits of ``forward``, and no auxiliary answer."""
+        return self(x), []

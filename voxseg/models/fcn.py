@@ -43,6 +43,8 @@ class FCN(nn.Module):
 
     Attributes:
         receptive_field: pixels that one pixel of the last stage sees, by axis.
+        reach: None: scores are resized over the whole image, which is not to be cut into tiles.
+        output_stride: pixels from one of the finest scores to the next, along each axis.
         needs_superpixels: False.
 
     Raises:
@@ -50,6 +52,7 @@ class FCN(nn.Module):
     """
 
     needs_superpixels = False
+    reach: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class FCN(nn.Module):
         # Deepest first, so that FCN32s and FCN8s share the name of the first.
         read = self.backbone.channels[: 0 if finest_stride == 8 else 2 : -1]
         self.heads = nn.ModuleList(pointwise(spatial_dims, c, num_classes) for c in read)
+        self.output_stride = self.backbone.strides[-len(read)]
 
     def forward(
         self, image: Tensor, superpixels: Tensor | None = None, count: int | None = None
@@ -121,6 +125,8 @@ class SplitMergeFCN(SMP):
 
     Attributes:
         receptive_field: pixels that one pixel's scores depend on, by axis.
+        reach: None: instead of tiles, sub-grids keep within a memory budget.
+        output_stride: 1: every pixel is classified.
         needs_superpixels: False.
 
     Raises:
@@ -128,6 +134,7 @@ class SplitMergeFCN(SMP):
     """
 
     needs_superpixels = False
+    reach: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -149,6 +156,7 @@ class SplitMergeFCN(SMP):
             stages=(*(f"backbone.{layer}" for layer in layers), "heads.0"),
         )
         self.num_classes = num_classes
+        self.output_stride = network.output_stride // max(self.window)
         # Max-pooling adds 2 pixels of stride 2 to it, and is left out.
         self.receptive_field = tuple(field - 2 * 2 for field in network.receptive_field)
 

@@ -78,6 +78,7 @@ class VoxResNet(nn.Module):
         receptive_field: voxels that one voxel of the deepest tap sees, by axis. The supervoxel
             branch sees its whole supervoxel besides.
         tap_receptive_fields: the same for every tap; 5, 23, 59 and 131 in the full network.
+        output_stride: 1: features of full resolution are classified.
         feature_channels: F, channels of ``features``.
         needs_superpixels: whether ``forward`` wants superpixels.
 
@@ -122,6 +123,7 @@ class VoxResNet(nn.Module):
         divided = _divided_widths(stages, width_divisor, widths)
         self.trunk = VoxResTrunk(spatial_dims, in_channels, divided, strides or (2,) * stages, norm)
         self.tap_receptive_fields = self.trunk.receptive_fields
+        self.output_stride = 1
         self.receptive_field = self.trunk.receptive_fields[-1]
         # The reduced network reads its one stage alone, all others every tap.
         reads_one = stages == 1 and fusion != "decoder"

@@ -1,7 +1,8 @@
 """Segmentation: every voxel gets one of N classes.
 
 The loss is Dice + cross-entropy, or either alone, summed over the main and the auxiliary outputs of
-deep supervision; the score is Dice per class.
+deep supervision; the score is Dice or IoU per class. Voxels whose label is
+``IGNORED`` count nowhere.
 
 Dice is Milletari, Navab and Ahmadi, *V-Net*, 2016, arXiv:1606.04797, with a plain denominator as in
 MONAI's ``DiceLoss(batch=True)``, which it equals; its sums over the batch are open here, so that
@@ -15,6 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from voxseg.data.grid import IGNORED
+
 LossKind = Literal["dice_ce", "ce", "dice"]
 
 _SMOOTH = 1e-5  # keeps the Dice of an absent class finite
@@ -22,7 +25,7 @@ _SMOOTH = 1e-5  # keeps the Dice of an absent class finite
 
 @dataclass(frozen=True)
 class DiceCounts:
-    """Voxel counts per class, (num_classes,) each, from which Dice is made; they add up."""
+    """Voxel counts per class, (num_classes,) each, from which Dice and IoU come; they add up."""
 
     both: Tensor
     predicted: Tensor
@@ -45,6 +48,18 @@ class DiceCounts:
         value = self.dice[1:].nanmean()
         return 0.0 if value.isnan() else float(value)
 
+    @property
+    def iou(self) -> Tensor:
+        """Intersection over union per class, NaN where a class is in neither."""
+        union = (self.predicted + self.true - self.both).double()
+        return torch.where(union > 0, self.both.double() / union.clamp_min(1), torch.nan)
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean over all classes that are present, background included; 0 when none is."""
+        value = self.iou.nanmean()
+        return 0.0 if value.isnan() else float(value)
+
 
 class SegmentationLoss(nn.Module):
     """Dice, cross-entropy or their sum, with deep supervision.
@@ -55,6 +70,8 @@ class SegmentationLoss(nn.Module):
             volume, so that a class that is absent from one small patch does not dominate.
         add: sums a tensor over the processes that share the batch, differentiably; by default
             there is one.
+        weight: (N,) of each class in cross-entropy, whose mean is then a weighted one, as torch's;
+            None weighs all alike.
     """
 
     def __init__(
@@ -62,11 +79,15 @@ class SegmentationLoss(nn.Module):
         num_classes: int,
         kind: LossKind = "dice_ce",
         add: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        weight: Tensor | None = None,
     ) -> None:
         super().__init__()
+        if weight is not None and weight.shape != (num_classes,):
+            raise ValueError(f"weight must be ({num_classes},), got {tuple(weight.shape)}")
         self._kind = kind
         self._num_classes = num_classes
         self._add = add
+        self._weight = torch.ones(num_classes) if weight is None else weight.float()
 
     def forward(
         self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float
@@ -74,45 +95,74 @@ class SegmentationLoss(nn.Module):
         """Mean loss of the batch; of several processes, the part of this one.
 
         The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
-        their gradients.
+        their gradients. It is 0 where no voxel counts.
 
         Args:
             logits: (B, N, *S), the main output.
             auxiliary: further outputs; a coarser one is compared with the share of each class
-                in its voxels.
-            label: (B, 1, *S) int64 class indices.
+                in those of its voxels that count.
+            label: (B, 1, *S) int64 class indices, or ``IGNORED``.
             auxiliary_weight: weight of each auxiliary output, halved for each halving of its
                 grid; 0 skips them.
         """
-        shares = nn.functional.one_hot(label[:, 0], self._num_classes).movedim(-1, 1).float()
-        loss = self._one(logits, label, shares)
+        loss = self._one(logits, label)
         if auxiliary_weight:
             for output in auxiliary:
                 coarseness = output.shape[2] / label.shape[2]
-                loss = loss + auxiliary_weight * coarseness * self._one(output, label, shares)
+                loss = loss + auxiliary_weight * coarseness * self._one(output, label)
         return loss
 
-    def _one(self, logits: Tensor, label: Tensor, shares: Tensor) -> Tensor:
+    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.float()
-        truth, target = shares, label[:, 0]
-        if logits.shape[2:] != label.shape[2:]:
-            truth = target = _average_pool(shares, logits.shape[2:])
-        axes = [axis for axis in range(logits.ndim) if axis != 1]
-        scores = logits.softmax(1)
-        both, mass = (scores * truth).sum(axes), scores.sum(axes) + truth.sum(axes)
-        voxels = logits.numel() // logits.shape[1]
-        counts = logits.new_tensor([voxels, 1])
-        sums = self._add(torch.cat([both, mass, counts]))
-        both, mass, (all_voxels, processes) = torch.split(sums, [len(both), len(mass), 2])
+        truth = None
+        if self._kind != "ce" or logits.shape[2:] != label.shape[2:]:
+            truth = self._shares(label, logits.shape[2:])
+        # Sums over this process's voxels; divided by those of all, they are its part of a mean.
+        entropy, mass = self._cross_entropy(logits, label, truth)
+        sums = [torch.stack([mass, torch.ones_like(mass)])]
+        if self._kind != "ce" and truth is not None:
+            sums += self._overlap(logits, truth)
+        totals = self._add(torch.cat(sums))
+        (all_mass, processes), overlap = totals[:2], totals[2:]
         loss = logits.new_zeros(())
         if self._kind != "dice":
-            # A mean over this process's voxels becomes its part of the mean over all.
-            loss = loss + nn.functional.cross_entropy(logits, target) * (voxels / all_voxels)
+            loss = loss + entropy / torch.where(all_mass > 0, all_mass, 1)
         if self._kind != "ce":
+            both, mass = overlap.chunk(2)
             first = 0 if self._num_classes == 1 else 1  # background does not count
             dice = (2 * both[first:] + _SMOOTH) / (mass[first:] + _SMOOTH)
             loss = loss + (1 - dice).mean() / processes
         return loss
+
+    def _shares(self, label: Tensor, size: torch.Size) -> Tensor:
+        """Share of each class in the voxels of a grid (B, N, *size); they add up to what counts."""
+        classes = torch.arange(self._num_classes, device=label.device)
+        shares = (label == classes.view(-1, *[1] * (label.ndim - 2))).float()
+        return shares if size == label.shape[2:] else _average_pool(shares, size)
+
+    def _cross_entropy(
+        self, logits: Tensor, label: Tensor, truth: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of weighted cross-entropies, and of the weights, over the voxels that count."""
+        weight = self._weight.to(logits.device)
+        if logits.shape[2:] != label.shape[2:]:
+            assert truth is not None
+            weighted = weight.view(-1, *[1] * (logits.ndim - 2)) * truth
+            return -(weighted * logits.log_softmax(1)).sum(), weighted.sum()
+        target = label[:, 0]
+        is_counted = _is_counted(target, self._num_classes)
+        index = IGNORED if self._num_classes <= IGNORED else -100
+        entropy = nn.functional.cross_entropy(
+            logits, target, weight, ignore_index=index, reduction="sum"
+        )
+        return entropy, (weight[target.where(is_counted, 0)] * is_counted).sum()
+
+    @staticmethod
+    def _overlap(logits: Tensor, truth: Tensor) -> list[Tensor]:
+        """Per class (N,) the sum of probability times truth, and that of both."""
+        axes = [axis for axis in range(logits.ndim) if axis != 1]
+        scores = logits.softmax(1) * truth.sum(1, keepdim=True)
+        return [(scores * truth).sum(axes), scores.sum(axes) + truth.sum(axes)]
 
 
 def _average_pool(volume: Tensor, size: torch.Size) -> Tensor:
@@ -123,11 +173,20 @@ def _average_pool(volume: Tensor, size: torch.Size) -> Tensor:
 
 
 def count_dice(predicted: Tensor, label: Tensor, num_classes: int) -> DiceCounts:
-    """Count agreement of two class-index maps of one shape."""
-    predicted, label = predicted.reshape(-1).long(), label.reshape(-1).long()
+    """Count agreement of two class-index maps of one shape where the label counts."""
+    predicted, label = predicted.reshape(-1), label.reshape(-1)
+    is_counted = _is_counted(label, num_classes)
+    predicted, label = predicted[is_counted].long(), label[is_counted].long()
     both = torch.bincount(label[predicted == label], minlength=num_classes)
     return DiceCounts(
         both,
         torch.bincount(predicted, minlength=num_classes),
         torch.bincount(label, minlength=num_classes),
     )
+
+
+def _is_counted(label: Tensor, num_classes: int) -> Tensor:
+    """Mark the voxels that are not ignored; with more classes than ``IGNORED`` none is."""
+    if num_classes > IGNORED:
+        return torch.ones_like(label, dtype=torch.bool)
+    return label != IGNORED

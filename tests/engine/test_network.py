@@ -1,0 +1,121 @@
+import pytest
+import torch
+
+from voxseg.engine.checkpoint import save_checkpoint
+from voxseg.engine.config import Config, LabelConfig, ModelConfig, build, to_tables
+from voxseg.engine.network import build_network, deepest_stride, initialise_from, network_of
+from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.models import FCN, DeepLab, EncoderENet, ENet, SplitMergeFCN, VoxResNet
+
+KINDS = {
+    "voxresnet": (VoxResNet, {}),
+    "enet": (ENet, {"design": "V3", "version": "port"}),
+    "encoder": (EncoderENet, {"network": "enet", "part": "encoder"}),
+    "fcn": (FCN, {"depth": 18, "finest_stride": 8}),
+    "smp": (SplitMergeFCN, {"depth": 18}),
+    "deeplab": (DeepLab, {"depth": 18, "context": "module-a5", "multi_grid": (1, 2)}),
+}
+
+
+def settings(kind, **more):
+    return ModelConfig(**{"network": kind, **KINDS[kind][1], **more})
+
+
+def kept(tmp_path, config, channels=3, classes=3):
+    """A network and the checkpoint of its weights."""
+    torch.manual_seed(0)
+    network = build_network(config, channels, classes, 2)
+    values = tuple(range(classes))
+    whole = Config(model=config, labels=LabelConfig(values=values))
+    path = tmp_path / f"{config.network}.pt"
+    content = {"model": network.state_dict(), "config": to_tables(whole)}
+    save_checkpoint(path, {**content, "in_channels": channels, "spatial_dims": 2})
+    return network, path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_checkpoint_gives_the_network_back(tmp_path, kind):
+    network, path = kept(tmp_path, settings(kind))
+    content = torch.load(path, weights_only=True)
+    again, config = network_of(content, path)
+    assert type(again) is KINDS[kind][0]
+    assert config.model == settings(kind)
+    assert not again.training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_network_answers_and_is_supervised(kind):
+    network = build_network(settings(kind), 3, 4, 2).eval()
+    image = torch.rand(1, 3, 37, 41)
+    regions = torch.arange(37 * 41).reshape(1, 37, 41) // 200
+    with torch.inference_mode():
+        logits = network(image, regions, 8)
+        supervised, _ = network.supervise(image, regions, 8)
+    assert logits.shape == (1, 4, 37, 41)
+    torch.testing.assert_close(supervised, logits)
+    assert all(step >= 1 for step in deepest_stride(network))
+
+
+def test_settings_of_another_network_are_refused():
+    with pytest.raises(ValueError, match=r"model.finest_stride is nothing that smp has"):
+        settings("smp", finest_stride=8)
+    with pytest.raises(UsageError, match=r"model.depth is nothing that voxresnet has; it has"):
+        build({"model": {"depth": 50}})
+    with pytest.raises(UsageError, match=r"model.context must be one of .*, got 'vortx'; did you"):
+        build({"model": {"network": "deeplab", "context": "vortx"}})
+
+
+def test_a_network_that_cannot_be_is_refused_in_words():
+    with pytest.raises(UsageError, match=r"model: .*multi_grid"):
+        build_network(ModelConfig(network="deeplab", depth=18), 3, 2, 2)
+
+
+def test_the_second_step_of_enet_starts_from_the_first(tmp_path):
+    first, path = kept(tmp_path, settings("encoder"))
+    second = build_network(ModelConfig(network="enet", design="V3"), 3, 3, 2)
+    said = initialise_from(second, path, 3, 3)
+    assert "enet" in said
+    for name, value in first.state_dict().items():
+        torch.testing.assert_close(second.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("there", ["fcn", "smp"])
+def test_fcn32s_and_smp_start_from_each_other(tmp_path, there):
+    options = {"fcn": {"finest_stride": 32}, "smp": {}}
+    other = {"fcn": "smp", "smp": "fcn"}[there]
+    given, path = kept(tmp_path, ModelConfig(network=there, **options[there]))
+    taken = build_network(ModelConfig(network=other, **options[other]), 3, 3, 2)
+    initialise_from(taken, path, 3, 3)
+    pairs = zip(given.state_dict().values(), taken.state_dict().values(), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
+
+
+@pytest.mark.parametrize("kind", ["fcn", "smp", "deeplab"])
+def test_a_published_resnet_goes_to_the_backbone(tmp_path, kind):
+    source = build_network(ModelConfig(network="fcn", depth=18), 3, 2, 2).backbone
+    path = tmp_path / "resnet18.pth"
+    torch.save(source.state_dict(), path)
+    network = build_network(settings(kind), 3, 5, 2)
+    assert initialise_from(network, path, 3, 5).endswith("tensors of the ResNet, published weights")
+    backbone = network.network.backbone if kind == "smp" else network.backbone
+    torch.testing.assert_close(backbone.state_dict(), source.state_dict())
+
+
+def test_published_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "resnet18.pth"
+    torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    with pytest.raises(DataError, match="does not hold an ENet that voxseg knows"):
+        initialise_from(build_network(settings("enet"), 3, 2, 2), path, 3, 2)
+    with pytest.raises(VoxsegError, match="has no ResNet that weights of others could go to"):
+        initialise_from(build_network(settings("voxresnet"), 3, 2, 2), path, 3, 2)
+
+
+def test_other_classes_or_channels_are_refused(tmp_path):
+    _, path = kept(tmp_path, settings("fcn"))
+    network = build_network(settings("fcn"), 3, 4, 2)
+    with pytest.raises(DataError, match="has 3 classes, but this run has 4"):
+        initialise_from(network, path, 3, 4)
+    with pytest.raises(DataError, match="was trained on 3 input channels, but this run has 9"):
+        initialise_from(network, path, 9, 3)

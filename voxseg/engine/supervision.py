@@ -1,0 +1,93 @@
+"""From a network's answers on a batch to the loss, as each kind of network is trained."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from voxseg.data.patches import Batch
+from voxseg.data.prepare import IGNORED, Prepared
+from voxseg.engine.config import Config, TrainConfig
+from voxseg.engine.device import Compute
+from voxseg.engine.lazy_cases import labels_of
+from voxseg.engine.network import SegmentationNetwork
+from voxseg.engine.optimise import auxiliary_weight
+from voxseg.models import SplitMergeFCN
+from voxseg.tasks.class_weights import class_frequencies, class_weights
+from voxseg.tasks.segmentation import SegmentationLoss
+
+_OFFSETS = 0x5317  # tells the random numbers of split-merge pooling from others of the same step
+
+
+class Supervision:
+    """The loss of training steps.
+
+    Args:
+        settings: loss, deep supervision, batch norm.
+        compute: device, precision, memory layout, processes.
+        num_classes: N.
+        weight: (N,) of the classes in cross-entropy; None weighs all alike.
+    """
+
+    def __init__(
+        self,
+        settings: TrainConfig,
+        compute: Compute,
+        num_classes: int,
+        weight: Tensor | None = None,
+    ) -> None:
+        self._settings, self._compute = settings, compute
+        if weight is not None:
+            weight = weight.to(compute.device)
+        self._loss = SegmentationLoss(num_classes, settings.loss, compute.ranks.add, weight=weight)
+
+    def __call__(
+        self, network: SegmentationNetwork, batch: Batch, step: int, progress: float
+    ) -> Tensor:
+        """Return the loss of one step, with gradients.
+
+        Args:
+            network: on ``compute``'s device; put into training mode.
+            batch: on the CPU.
+            step: of the whole run: split-merge pooling draws its offsets from it.
+            progress: of the run, in [0, 1].
+        """
+        compute, settings = self._compute, self._settings
+        image = batch.image.to(compute.device).contiguous(memory_format=compute.memory_format)
+        label = batch.label.to(compute.device).long()
+        regions = None if batch.superpixels is None else batch.superpixels.to(compute.device)
+        network.train()
+        if settings.freeze_batchnorm:
+            freeze_norms(network)
+        with compute.autocast():
+            if isinstance(network, SplitMergeFCN):
+                # The cost of the strided network, and the gradient of one sub-grid of the answer.
+                key = [settings.seed, step, _OFFSETS]
+                seed = int(np.random.default_rng(key).integers(2**63))
+                offsets = network.draw_offsets(torch.Generator().manual_seed(seed))
+                logits: Tensor = network.sampled(image, offsets)
+                auxiliary: list[Tensor] = []
+                label = network.sample_labels(label[:, 0], offsets, IGNORED)[:, None]
+            else:
+                logits, auxiliary = network.supervise(image, regions, batch.count)
+        weight = auxiliary_weight(settings, progress)
+        loss: Tensor = self._loss(logits, auxiliary, label, weight)
+        return loss
+
+
+def freeze_norms(network: nn.Module) -> None:
+    """Keep the statistics of batch norms, and their scales and shifts, as they are."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def training_weights(config: Config, cases: Sequence[Prepared]) -> Tensor | None:
+    """Weights of the classes by their share of the training pixels; None where all count alike."""
+    if config.train.class_weights == "none":
+        return None
+    labels = (torch.from_numpy(label) for label in labels_of(cases))
+    frequencies = class_frequencies(labels, len(config.labels.values))
+    return class_weights(frequencies, config.train.class_weight_c)
