@@ -40,7 +40,8 @@ def test_masks_and_links_that_training_finds(coco, tmp_path):
     image = dataset.cases[0].images[0]
     assert image.is_symlink()
     assert image.resolve() == (coco / "train2017" / image.name).resolve()
-    palette = Image.open(mask(tmp_path / "out", 2)).getpalette()
+    with Image.open(mask(tmp_path / "out", 2)) as picture:
+        palette = picture.getpalette()
     assert palette[45:48] == [192, 128, 128]
     assert palette[765:768] == [224, 224, 192]
 
