@@ -19,6 +19,7 @@ from . import (
     compare,
     console,
     crossval,
+    data,
     demo,
     doctor,
     evaluate,
@@ -92,6 +93,7 @@ app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.command()(train.recipes)
 app.command()(schemas.schemas)
+app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 
 

@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import json
 import os
 from pathlib import Path
 
@@ -132,3 +133,48 @@ def save_pictures(rng):
         return root
 
     return write
+
+
+@pytest.fixture
+def coco(tmp_path, save_pictures):
+    """COCO's folders with four photographs of 3 x 4 pixels; see ``write_coco``."""
+    return write_coco(tmp_path / "coco", save_pictures)
+
+
+def write_coco(root, save_pictures):
+    """Write a small COCO: a person under a dog, a crowd under a tv, a zebra alone, nothing.
+
+    Masks of photographs 1 and 2 are what their polygons, runs and packed runs say; 3 and 4 hold
+    no class of VOC.
+    """
+    names = [f"{number:012d}.jpg" for number in range(1, 5)]
+    save_pictures(root, *(f"train2017/{name}" for name in names))
+    kinds = {1: "person", 18: "dog", 24: "zebra", 72: "tv"}
+    regions = (
+        (1, 1, 0, [[0, 0, 3, 0, 3, 2, 0, 2]]),  # two rows of three pixels
+        (1, 18, 0, {"size": [3, 4], "counts": [6, 1, 5]}),  # column 2, row 0
+        (2, 1, 1, {"size": [3, 4], "counts": "039"}),  # the first column
+        (2, 72, 0, {"size": [3, 4], "counts": [1, 1, 10]}),  # column 0, row 1
+        (3, 24, 0, [[0, 0, 3, 0, 3, 2, 0, 2]]),
+    )
+    content = {
+        "images": [
+            {"id": number, "file_name": name, "height": 3, "width": 4}
+            for number, name in enumerate(names, start=1)
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": kind,
+                "iscrowd": crowd,
+                "segmentation": region,
+            }
+            for number, (image, kind, crowd, region) in enumerate(regions)
+        ],
+        "categories": [{"id": kind, "name": name} for kind, name in kinds.items()],
+    }
+    folder = root / "annotations"
+    folder.mkdir()
+    (folder / "instances_train2017.json").write_text(json.dumps(content))
+    return root

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from voxseg.api import (
         check,
         compare,
+        convert,
         crossval,
         evaluate,
         predict,
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "convert",
     "crossval",
     "evaluate",
     "predict",

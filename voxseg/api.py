@@ -27,6 +27,7 @@ from voxseg.engine import train as _train
 from voxseg.engine.case_report import Page, check_page, write_page
 from voxseg.engine.compare_files import check_output as check_comparison_output
 from voxseg.engine.compare_files import write_comparison
+from voxseg.engine.convert import convert
 from voxseg.engine.dealing import Dealing, write_dealt
 from voxseg.engine.folds import Effort
 from voxseg.engine.loop import Progress, TrainResult
@@ -38,6 +39,7 @@ from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_so
 __all__ = [
     "check",
     "compare",
+    "convert",
     "crossval",
     "evaluate",
     "predict",

@@ -112,7 +112,8 @@ def test_how_photographs_are_read_is_told_once(kind, picture, data):
 def test_an_exif_orientation_is_told(data):
     exif = Image.Exif()
     exif[0x0112] = 3
-    Image.open(data / "images" / "a.png").save(data / "images" / "a.jpg", exif=exif)
+    with Image.open(data / "images" / "a.png") as picture:
+        picture.save(data / "images" / "a.jpg", exif=exif)
     (data / "images" / "a.png").unlink()
     assert ("note", "picture-turned", "") in found(check(data))
 

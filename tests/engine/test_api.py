@@ -24,6 +24,10 @@ TINY = {
 }
 
 
+# Commands that lie below another one.
+MODULES = {"convert": "data"}
+
+
 def parameters(function):
     return {
         name: parameter.default
@@ -34,7 +38,9 @@ def parameters(function):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_function_has_the_options_of_its_command(command):
-    program = parameters(getattr(importlib.import_module(f"voxseg.cli.{command}"), command))
+    program = parameters(
+        getattr(importlib.import_module(f"voxseg.cli.{MODULES.get(command, command)}"), command)
+    )
     for name in OF_PROGRAMS.get(command, ()):
         del program[name]
     assert parameters(getattr(voxseg, command)) == program
