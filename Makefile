@@ -26,8 +26,9 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A process for each of two cores; each file's tests stay together and share their fixtures.
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: install
 	$(BIN)/voxseg bench pool

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from voxseg.data.check import CheckReport
 
 _FIRST_OF_KIND = 3
+_MOST_PICTURES = 50  # in the table; of larger sets, those with something to say
+_Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 
 
 def check(
     data: Annotated[
-        Path, typer.Argument(help="Folder of volumes with labels, or a CSV/JSON list.")
+        Path,
+        typer.Argument(help="Folder of volumes or photographs with labels, or a CSV/JSON list."),
     ],
     labels: options.Labels = None,
     report_at: Annotated[
@@ -44,6 +47,8 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Check DATA before training: pairs, geometry, labels, intensities, leaks, broken files.
+
+    Of photographs and their masks: sizes, class values, doubles, how each is read.
 
     Exit code 3 when something must be mended first; with --fix, when something could not be.
     """
@@ -113,21 +118,30 @@ def _bar(what: str, total: int) -> Iterator[Callable[[str], None]]:
 
 def _show(document: dict[str, Any]) -> None:
     values = {one["case_id"]: " ".join(one["label_voxels"]) for one in document["cases"]}
+    pairs = document["pairs"]
+    if _is_of_pictures(document) and len(pairs) > _MOST_PICTURES:
+        pairs = [pair for pair in pairs if pair["status"] != "ok"]
     rows = [
         (
             pair["case_id"],
             "\n".join(_name(file) for file in _files(pair)),
-            *("\n".join(words) for words in zip(*_geometries(pair), strict=True)),
+            *("\n".join(words) for words in zip(*_geometries(pair, document), strict=True)),
             values.get(pair["case_id"], ""),
             pair["status"],
         )
-        for pair in document["pairs"]
+        for pair in pairs
     ]
     columns = (
-        "case", "image and label", "voxels", "mm", "axes", "hand", "type", "label values", "status",
+        "case", "image and label", *_geometry_columns(document), "label values", "status",
     )  # fmt: skip
-    table = terminal.table(f"{len(rows)} cases, {document['layout']}", columns, rows)
-    terminal.whole_width(table).print(table)
+    count = len(document["pairs"])
+    rest = f", {count - len(rows)} of them ok and not listed" if len(rows) < count else ""
+    title = f"{count} cases, {document['layout']}{rest}"
+    if rows:
+        table = terminal.table(title, columns, rows)
+        terminal.whole_width(table).print(table)
+    else:
+        terminal.out.print(title, markup=False)
     for note in document["notes"]:
         terminal.out.print(f"note: {note}", markup=False)
     _show_fingerprint(document)
@@ -149,9 +163,21 @@ def _name(file: dict[str, Any] | None) -> str:
     return Path(file["path"]).name if file else "-"
 
 
-def _geometries(pair: dict[str, Any]) -> list[tuple[str, ...]]:
+def _is_of_pictures(document: dict[str, Any]) -> bool:
+    return document.get("kind") == "photographs"
+
+
+def _geometry_columns(document: dict[str, Any]) -> tuple[str, ...]:
+    if _is_of_pictures(document):
+        return ("rows x columns", "type")
+    return ("voxels", "mm", "axes", "hand", "type")
+
+
+def _geometries(pair: dict[str, Any], document: dict[str, Any]) -> list[tuple[str, ...]]:
     """Return a line for each file; what is the same as of the line before is left blank."""
     lines = [_geometry(file) for file in _files(pair)]
+    if _is_of_pictures(document):
+        lines = [(line[0], line[-1]) for line in lines]
     repeated = [
         tuple("" if word == above else word for word, above in zip(line, before, strict=True))
         for before, line in pairwise(lines)
@@ -177,19 +203,12 @@ def _show_fingerprint(document: dict[str, Any]) -> None:
     mark = document["fingerprint"]
     if not mark:
         return
-    rows = [
-        (
-            f"{value} {document['class_names'].get(value, '')}".strip(),
-            f"{mean:.4g}",
-            f"{low:.4g}",
-            f"{high:.4g}",
-            mark["label_cases"][value],
-        )
-        for value, (mean, low, high) in mark["label_ml"].items()
-    ]
+    title, columns, rows = (_class_pixels if _is_of_pictures(document) else _class_volumes)(
+        document
+    )
     if rows:
-        columns = ("label value", "mean ml", "min", "max", "cases")
-        terminal.out.print(terminal.table("Class volumes", columns, rows))
+        terminal.out.print(terminal.table(title, columns, rows))
+    of_what = "" if _is_of_pictures(document) else " in nonzero voxels"
     for number, (low, middle, high) in enumerate(mark["percentiles"]):
         name = f" of channel {number}" if mark["num_channels"] > 1 else ""
         inside = mark["labelled_percentiles"]
@@ -200,10 +219,40 @@ def _show_fingerprint(document: dict[str, Any]) -> None:
             else ""
         )
         terminal.out.print(
-            f"intensities{name}: {low:.4g} to {high:.4g}, median {middle:.4g} in nonzero voxels"
-            f"{words}",
+            f"intensities{name}: {low:.4g} to {high:.4g}, median {middle:.4g}{of_what}{words}",
             markup=False,
         )
+
+
+def _class_volumes(document: dict[str, Any]) -> _Table:
+    mark = document["fingerprint"]
+    rows: list[tuple[Any, ...]] = [
+        (
+            _class(document, value),
+            f"{mean:.4g}",
+            f"{low:.4g}",
+            f"{high:.4g}",
+            mark["label_cases"][value],
+        )
+        for value, (mean, low, high) in mark["label_ml"].items()
+    ]
+    return "Class volumes", ("label value", "mean ml", "min", "max", "cases"), rows
+
+
+def _class_pixels(document: dict[str, Any]) -> _Table:
+    mark = document["fingerprint"]
+    total = sum(mark["label_voxels"].values())
+    rows: list[tuple[Any, ...]] = [
+        (_class(document, value), f"{100 * count / total:.3g}", mark["label_cases"][value])
+        for value, count in mark["label_voxels"].items()
+    ]
+    return "Class pixels", ("label value", "% of all pixels", "masks"), rows
+
+
+def _class(document: dict[str, Any], value: str) -> str:
+    is_ignored = int(value) in document.get("ignored_values", ())
+    name = document["class_names"].get(value, "(does not count)" if is_ignored else "")
+    return f"{value} {name}".strip()
 
 
 def _show_findings(findings: list[dict[str, Any]]) -> None:

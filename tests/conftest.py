@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-# Before torch is imported: on a busy machine, threads that spin while they wait cost minutes.
+# Before torch is imported, and for processes that tests start: a second thread gains nothing on
+# arrays this small, and where threads spin while they wait, it costs minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -37,6 +39,14 @@ def _need_cuda():
         if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
             pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip(_CUDA_MISSING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Neither fill nor clear the user's cache, nor that of a process beside this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VOXSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture
@@ -96,3 +106,29 @@ def photographs():
     from . import photographs as made
 
     return made
+
+
+@pytest.fixture
+def save_pictures(rng):
+    """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.
+
+    Masks are grey PNGs whose pixels are the values in turn.
+    """
+
+    # Only here: the tests of the kernels run where few packages are.
+    from PIL import Image
+
+    def write(root, *names):
+        for entry in names:
+            name, _, values = entry.partition(":")
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if values:
+                pixels = np.resize([int(value) for value in values.split()], (3, 4))
+                is_wide = pixels.max() > 255
+                Image.fromarray(pixels.astype(np.uint16 if is_wide else np.uint8)).save(path)
+            else:
+                Image.fromarray(rng.integers(0, 256, (3, 4, 3)).astype(np.uint8)).save(path)
+        return root
+
+    return write

@@ -13,9 +13,11 @@ FOLDER = Path(__file__).parents[1] / "examples"
 PROMISES = {
     "compare_designs.py": (r"V0: mean foreground Dice (0\.\d+)", 0.7, 1.0),
     "pool_volume.py": (r"explain (\d+)% of the variance", 50, 95),
+    "split_merge.py": (r"split and merged: IoU (\d\.\d+)", 0.9, 1.0),
     "supervoxel_branch.py": (r"([\d.]+)% of the voxels have the right class", 90, 100),
     "supervoxels_oracle.py": (r"4   SLIC +\d+ +(0\.\d+)", 0.9, 1.0),
     "train_and_predict.py": (r"middle  Dice (0\.\d+)", 0.6, 1.0),
+    "vortex_pooling.py": (r"vortex pooling: Dice (0\.\d+)", 0.85, 1.0),
 }
 
 

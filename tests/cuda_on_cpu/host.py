@@ -51,6 +51,8 @@ RED_ZONE = 64 * 1024
 """Bytes round every argument that no kernel may touch."""
 POISON = 0x7F
 """What red zones hold: floats of 3.4e38, integers near their end."""
+BUILDS = cache_folder() / "cuda_on_cpu"
+"""Where libraries are kept: the user's cache, shared by the processes of a run and by later runs."""
 
 # As on a GPU: no fused multiply-add (see nvrtc.py), and memory is read as what the code says.
 _FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-ffp-contract=off"]
@@ -258,14 +260,14 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=256)
 def _build(text: str, real: torch.dtype, race: bool) -> Path:
-    """Compile a kernel file to a library in the cache folder, unless it is there."""
+    """Compile a kernel file to a library in ``BUILDS``, unless it is there."""
     code = _program(text)
     sources = [(HERE / name).read_text() for name in ("shim.h", "intrinsics.h", "racecheck.cpp")]
     command = [*compiler(), *_FLAGS, f"-DREAL={nvrtc.REALS[real]}", "-DVOXSEG_HOST"]
     command += ["-O1", "-g1", "-DVOXSEG_RACE"] if race else ["-O2"]
     parts = [code, *sources, *command, _version(), platform.machine()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    path = cache_folder() / "cuda_on_cpu" / f"{key}.so"
+    path = BUILDS / f"{key}.so"
     if path.is_file():
         return path
     try:

@@ -260,7 +260,7 @@ def test_race_check_remembers_all_readers(cuda_on_cpu, text):
 
 def test_cache_folder_that_cannot_be_written(cuda_on_cpu, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("VOXSEG_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(cuda_on_cpu, "BUILDS", tmp_path / "file")
     text = 'extern "C" __global__ void one(int* out) { *out = 1; }'
     out = torch.zeros(1, dtype=torch.int32)
     cuda_on_cpu.HostKernels(text)("one", (1,), 1, [out])

@@ -3,7 +3,6 @@
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 OBLIQUE_LEFT_HANDED = np.array(
     [[-0.9, 0.2, 0.1, 12.5], [0.15, 1.4, -0.1, -7.25], [0.1, 0.3, 2.1, 3.5], [0, 0, 0, 1]]
@@ -51,29 +50,6 @@ def save_cases(save, phantom):
         for number, name in enumerate(names):
             is_label = any(word in name for word in ("seg", "label", "mask"))
             save(root / name, label if is_label else image + np.int16(number))
-        return root
-
-    return write
-
-
-@pytest.fixture
-def save_pictures(rng):
-    """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.
-
-    Masks are grey PNGs whose pixels are the values in turn.
-    """
-
-    def write(root, *names):
-        for entry in names:
-            name, _, values = entry.partition(":")
-            path = root / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if values:
-                pixels = np.resize([int(value) for value in values.split()], (3, 4))
-                is_wide = pixels.max() > 255
-                Image.fromarray(pixels.astype(np.uint16 if is_wide else np.uint8)).save(path)
-            else:
-                Image.fromarray(rng.integers(0, 256, (3, 4, 3)).astype(np.uint8)).save(path)
         return root
 
     return write

@@ -81,8 +81,13 @@ def test_intensity_leaves_maps_alone():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"gamma": 1.0}, {"noise": -0.1}, {"affine_probability": 1.5}, {"scale": 1.0}]
-)
+    "bad",
+    [
+        {"gamma": 1.0}, {"noise": -0.1}, {"affine_probability": 1.5}, {"scale": 1.0},
+        {"resize": (2.0, 1.0)}, {"resize": (0.0, 1.0)}, {"resize": (1.0,)},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_settings_rejects_impossible_values(bad):
     with pytest.raises(ValueError, match=r"augment\."):
         AugmentSettings(**bad)

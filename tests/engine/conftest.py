@@ -3,7 +3,6 @@
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 # Two classes whose values are not consecutive, on a left-handed, anisotropic grid.
 LABELS = (0, 2, 5)
@@ -31,23 +30,6 @@ def write_subjects(folder, count, seed=0):
     for number in range(count):
         write_subject(folder, f"case{number}", seed=seed + number)
     return folder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """These networks are tiny: one thread runs them faster than two that wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _own_cache(tmp_path_factory):
-    """Keep supervoxel maps of the tests apart from the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOXSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

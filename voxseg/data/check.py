@@ -31,6 +31,16 @@ from voxseg.data.check_findings import (
     set_notes,
 )
 from voxseg.data.check_header import StoredHeader, read_content, stored_voxels
+from voxseg.data.check_pictures import (
+    check_picture_headers,
+    picture_facts_of,
+    picture_hashes,
+    picture_labels,
+    picture_notes,
+    picture_set_findings,
+    picture_values,
+    sampled,
+)
 from voxseg.data.check_set import duplicates, set_findings
 from voxseg.data.layouts import find_cases
 from voxseg.data.pairing import is_marked_label
@@ -138,16 +148,21 @@ def check_headers(dataset: Dataset) -> CheckReport:
 
     Damage further on in a file is not seen, nor anything about values.
     """
-    checks = [check_case_headers(case) for case in dataset.cases]
+    checks = [_headers(case) for case in dataset.cases]
     findings = [finding for check in checks for finding in check.findings]
     pairs = tuple(check.pair for check in checks)
     return CheckReport((*findings, *set_notes(pairs)), pairs)
+
+
+def _headers(case: Case) -> HeaderCheck:
+    return check_picture_headers(case) if case.is_image else check_case_headers(case)
 
 
 def check_dataset(
     dataset: Dataset,
     on_case: Callable[[str], None] | None = None,
     known: tuple[Finding, ...] = (),
+    most_photographs: int | None = None,
 ) -> CheckReport:
     """Read every case and report what is wrong with it, one case at a time.
 
@@ -155,31 +170,73 @@ def check_dataset(
         dataset: As found.
         on_case: Called with the id of each case when it is done, for progress.
         known: Findings about the set from before, such as those of ``find_pairs``.
+        most_photographs: Of photographs, read so many, spread over the set, and of the others the
+            masks and headers only; None for all. Volumes are always read.
 
     Returns:
         Findings in the order of the cases, then those of the whole set. Unreadable files are
         errors in the report, never raised.
     """
     findings: list[Finding] = list(known)
-    pairs: list[Pair] = []
-    facts: list[CaseFacts] = []
-    hashes: list[CaseHashes] = []
+    found = _Found(list(known), [], [])
+    photographs = [case for case in dataset.cases if case.is_image]
+    in_full = sampled(photographs, most_photographs)
+    checks: list[HeaderCheck] = []
     for case in dataset.cases:
-        check = check_case_headers(case)
-        pairs.append(check.pair)
-        findings.extend(check.findings)
-        image, label = _read_case(case, check, findings)
-        if image is not None:
-            findings.extend(_value_findings(case, image, label))
-            if (label is not None or case.label is None) and check.grids_agree:
-                facts.append(case_facts(case.case_id, image, label))
-            hashes.append(case_hashes(case.case_id, image, label))
+        check = _headers(case)
+        checks.append(check)
+        found.findings.extend(check.findings)
+        if not case.is_image:
+            _examine_volume(case, check, found)
+        elif case.case_id in in_full:
+            _examine_picture(case, check, found, dataset)
+        else:
+            _examine_picture(case, replace(check, images_fit=False), found, dataset)
         if on_case is not None:
             on_case(case.case_id)
-    findings.extend(duplicates(dataset, hashes))
-    findings.extend(set_findings(dataset, facts))
-    findings.extend(set_notes(pairs))
-    return CheckReport(tuple(findings), tuple(pairs), tuple(facts), fingerprint_of(facts))
+    pairs = tuple(check.pair for check in checks)
+    findings, facts = found.findings, found.facts
+    findings.extend(duplicates(dataset, found.hashes))
+    if dataset.is_images:
+        findings.extend(picture_set_findings(dataset, facts))
+        findings.extend(picture_notes(checks, len(in_full)))
+    else:
+        findings.extend(set_findings(dataset, facts))
+        findings.extend(set_notes(pairs))
+    return CheckReport(tuple(findings), pairs, tuple(facts), fingerprint_of(facts))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What grows while one case after the other is read."""
+
+    findings: list[Finding]
+    facts: list[CaseFacts]
+    hashes: list[CaseHashes]
+
+
+def _examine_volume(case: Case, check: HeaderCheck, found: _Found) -> None:
+    image, label = _read_case(case, check, found.findings)
+    if label is not None:
+        found.findings.extend(_label_findings(case, check, label))
+    if image is None:
+        return
+    found.findings.extend(_value_findings(case, image, label))
+    if (label is not None or case.label is None) and check.grids_agree:
+        found.facts.append(case_facts(case.case_id, image, label))
+    found.hashes.append(case_hashes(case.case_id, image, label))
+
+
+def _examine_picture(case: Case, check: HeaderCheck, found: _Found, dataset: Dataset) -> None:
+    image, label = _read_case(case, check, found.findings)
+    if label is not None:
+        found.findings.extend(picture_labels(case, label, dataset.label_set))
+    found.findings.extend(picture_values(case, image, label))
+    lacks = (case.label is not None and label is None) or (image is None and label is None)
+    if not lacks and check.grids_agree:
+        found.facts.append(picture_facts_of(case.case_id, image, label))
+    if image is not None:
+        found.hashes.append(picture_hashes(case.case_id, image, label))
 
 
 def _read_case(
@@ -197,8 +254,6 @@ def _read_case(
             label = read_label(case.label)
         except DataError as error:
             findings.append(_explained(from_error(case, error, "unreadable")))
-        else:
-            findings.extend(_label_findings(case, check, label))
     return image, label
 
 

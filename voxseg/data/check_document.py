@@ -25,7 +25,9 @@ def check_document(data: Path, dataset: Dataset, report: CheckReport) -> dict[st
     content = {
         "data": str(data),
         "layout": dataset.layout,
+        "kind": "photographs" if dataset.is_images else "volumes",
         "notes": list(dataset.notes),
+        "ignored_values": [] if dataset.label_set is None else list(dataset.label_set.ignore),
         "class_names": {str(value): name for value, name in dataset.class_names.items()},
         "num_unlabelled": len(dataset.unlabelled),
         "errors": len(report.errors),

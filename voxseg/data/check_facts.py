@@ -12,6 +12,8 @@ from voxseg.data.volume import Volume, content_hash
 
 PERCENTILES = (0.5, 50.0, 99.5)
 
+_MOST_COUNTED = 2**16  # values up to here are counted without sorting
+
 
 @dataclass(frozen=True)
 class CaseFacts:
@@ -24,7 +26,8 @@ class CaseFacts:
     voxel_ml: float
     """Volume of a voxel."""
     percentiles: tuple[tuple[float, ...], ...]
-    """For each channel, the intensities at ``PERCENTILES`` of its nonzero voxels."""
+    """For each channel, the intensities at ``PERCENTILES`` of its nonzero voxels; empty for a
+    photograph that was not read."""
     labelled_percentiles: tuple[tuple[float, ...], ...]
     """For each channel, the same of the voxels whose label is not 0; empty if there are none."""
     foreground_share: float
@@ -95,8 +98,7 @@ def case_facts(case_id: str, image: Volume, label: Volume | None) -> CaseFacts:
     values: dict[int, int] = {}
     labelled: tuple[tuple[float, ...], ...] = ()
     if label is not None:
-        found, counts = np.unique(label.array, return_counts=True)
-        values = {int(value): int(count) for value, count in zip(found, counts, strict=True)}
+        values = value_counts(label.array)
         inside = label.array != 0
         if inside.any():
             labelled = tuple(_percentiles(channel[inside]) for channel in image.array)
@@ -123,18 +125,21 @@ def case_hashes(case_id: str, image: Volume, label: Volume | None) -> CaseHashes
     """Digest the voxels of a case."""
     return CaseHashes(
         case_id,
-        tuple(_digest(channel) for channel in image.array),
+        tuple(digest(channel) for channel in image.array),
         content_hash(np.zeros(0), image.affine),
-        "" if label is None else _digest(label.array),
+        "" if label is None else digest(label.array),
     )
 
 
 def fingerprint_of(facts: Sequence[CaseFacts]) -> Fingerprint | None:
-    """Sum up the cases with the usual number of channels; None if there are no cases."""
+    """Sum up the cases with the usual number of channels; None if there are no cases.
+
+    Photographs of which only the mask was read count in all but the intensities.
+    """
     if not facts:
         return None
     num_channels = usual_channels(facts)
-    usual = [one for one in facts if len(one.percentiles) == num_channels]
+    usual = [one for one in facts if len(one.percentiles) in (0, num_channels)]
     spacings = np.array([one.spacing for one in usual])
     shapes = np.array([one.shape for one in usual])
     voxels: Counter[int] = Counter()
@@ -159,19 +164,29 @@ def fingerprint_of(facts: Sequence[CaseFacts]) -> Fingerprint | None:
         label_voxels=dict(sorted(voxels.items())),
         label_cases=dict(sorted(cases.items())),
         label_ml={v: (sum(ml) / len(ml), min(ml), max(ml)) for v, ml in volumes.items()},
-        percentiles=_medians([one.percentiles for one in usual]),
-        labelled_percentiles=_medians(labelled) if labelled else (),
+        percentiles=_medians([one.percentiles for one in usual if one.percentiles]),
+        labelled_percentiles=_medians(labelled),
         foreground_share=float(np.median([one.foreground_share for one in usual])),
         foreground_shape=_sizes(np.median([one.foreground_shape for one in usual], axis=0)),
     )
 
 
 def usual_channels(facts: Sequence[CaseFacts]) -> int:
-    """Return the number of channels that most cases have."""
-    return Counter(len(one.percentiles) for one in facts).most_common(1)[0][0]
+    """Return the number of channels that most cases have; 0 if the images of none were read."""
+    counts = Counter(len(one.percentiles) for one in facts if one.percentiles)
+    return counts.most_common(1)[0][0] if counts else 0
 
 
-def _digest(array: np.ndarray[Any, Any]) -> str:
+def value_counts(label: np.ndarray[Any, Any]) -> dict[int, int]:
+    """Count the voxels of each value, ascending; int32 of any shape."""
+    if label.min() >= 0 and label.max() < _MOST_COUNTED:
+        counts = np.bincount(label.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    found, numbers = np.unique(label, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found, numbers, strict=True)}
+
+
+def digest(array: np.ndarray[Any, Any]) -> str:
     """Hash voxels but no header; empty if all are one value."""
     if array.min() == array.max():
         return ""
@@ -194,6 +209,8 @@ def _percentiles(inside: np.ndarray[Any, Any]) -> tuple[float, ...]:
 
 
 def _medians(rows: Sequence[tuple[tuple[float, ...], ...]]) -> tuple[tuple[float, ...], ...]:
+    if not rows:
+        return ()
     return tuple(_floats(row) for row in np.median(rows, axis=0))
 
 

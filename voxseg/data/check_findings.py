@@ -55,7 +55,7 @@ class FileFacts:
 
     path: Path
     shape: tuple[int, ...] = ()
-    """(X, Y, Z) as stored, trailing axes included."""
+    """(X, Y, Z) as stored, trailing axes included; of a picture, height and width."""
     spacing: tuple[float, ...] = ()
     """mm along X, Y, Z."""
     orientation: str = ""
@@ -90,6 +90,8 @@ class HeaderCheck:
     """Whether there is a label that can be read; false without one."""
     grids_agree: bool
     """Whether the label lies on the grid of the images, if both can be read."""
+    habits: frozenset[str] = frozenset()
+    """Of a photograph, how it is stored, as ``images.PictureFacts`` says it."""
 
 
 @np.errstate(all="ignore")  # a header may hold any bits; comparisons below take NaN as apart
@@ -241,7 +243,7 @@ def _apart_words(first: StoredHeader, other: StoredHeader) -> str:
 
 def set_notes(pairs: Sequence[Pair]) -> Iterator[Finding]:
     """Tell where images of one set are stored in several ways; training copes with all of them."""
-    firsts = [pair.images[0] for pair in pairs if pair.images and pair.images[0].shape]
+    firsts = [pair.images[0] for pair in pairs if pair.images and pair.images[0].spacing]
     spacings = np.array([sorted(one.spacing) for one in firsts])
     if len(firsts) > 1 and (spacings.max(0) / spacings.min(0)).max() > _SPACING_SPREAD:
         yield Finding(

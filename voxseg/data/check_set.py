@@ -208,10 +208,11 @@ def _leak(case: Case, one: CaseHashes, other: CaseHashes, number: int, file: Pat
     ]
     words = f", under another {' and another '.join(differs)}" if differs else ""
     return Finding(
-        "error", "duplicate", case.case_id,
+        "warning" if case.is_image else "error", "duplicate", case.case_id,
         _image_file(case, one.channels.index(other.channels[number])),
-        f"{_image_file(case, one.channels.index(other.channels[number]))} has the same voxels as "
-        f"case {other.case_id} ({file}){words}: one subject counts as two",
+        f"{_image_file(case, one.channels.index(other.channels[number]))} has the same "
+        f"{'pixels' if case.is_image else 'voxels'} as case {other.case_id} ({file}){words}: one "
+        f"{'photograph' if case.is_image else 'subject'} counts as two",
         "remove one, or validation tests on training data",
     )  # fmt: skip
 

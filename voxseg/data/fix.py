@@ -125,6 +125,11 @@ def fix_dataset(
     return tuple(fixes)
 
 
+def _refuse_photographs(dataset: Dataset) -> None:
+    if dataset.is_images:
+        raise UsageError("--fix mends NIfTI files only; leave it out for photographs")
+
+
 def open_folder(out: Path, sources: Iterable[Path], dataset: Dataset, *, overwrite: bool) -> None:
     """Make the folder for the copies, where it can harm nothing.
 
@@ -136,8 +141,9 @@ def open_folder(out: Path, sources: Iterable[Path], dataset: Dataset, *, overwri
 
     Raises:
         UsageError: It lies inside a source or around one, is a file, holds files and ``overwrite``
-            is false, or holds files that are no such copies.
+            is false, or holds files that are no such copies; or the data set is of photographs.
     """
+    _refuse_photographs(dataset)
     place = out.resolve()
     for source in sources:
         if source.is_dir() and place.is_relative_to(source.resolve()):

@@ -19,7 +19,7 @@ from voxseg.data.camvid import find_camvid
 from voxseg.data.cases import Dataset
 from voxseg.data.cityscapes import find_cityscapes
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, subfolders
-from voxseg.data.image_masks import is_mask_file, read_mask
+from voxseg.data.image_masks import read_mask
 from voxseg.data.label_sets import GTA5
 from voxseg.data.names import is_image_file
 from voxseg.data.pairing import (
@@ -167,7 +167,7 @@ def _pairs(place: _Place, need_labels: bool) -> tuple[list[Source], dict[int, Pa
         images = [path for path in files if not is_marked_label(path)]
     else:
         images = files
-        labels = sorted(path for path in files_below(place.labels) if is_mask_file(path))
+        labels = sorted(path for path in files_below(place.labels) if is_image_file(path))
     sources = single_sources(images, place.images)
     found, orphans = pair(
         sources,

@@ -251,9 +251,10 @@ def _checked(dataset: Dataset, root: Path) -> Dataset:
             f"two cases are called {twice[0]}: {first} and {second}; keep one, rename one, or name "
             "the cases in a CSV list"
         )
-    bad = next((one for one in counts if one in (".", "..") or set("/\\") & set(one)), None)
+    pictures = [case.case_id for case in dataset.cases if case.is_image]
+    bad = next((one for one in pictures if one in (".", "..") or set("/\\") & set(one)), None)
     if bad is not None:
-        raise DataError(f"the case name {bad!r} in {root} cannot name a file; leave out / and \\")
+        raise DataError(f"the case name {bad!r} in {root} cannot name a mask; leave out / and \\")
     if len({case.is_image for case in dataset.cases}) > 1:
         raise DataError(f"{root} lists volumes and photographs; give each kind a list of its own")
     return replace(

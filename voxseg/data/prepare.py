@@ -142,7 +142,7 @@ def prepare_case(
         UsageError: the settings cannot be used on them.
     """
     slice_axis = _slice_axis(case, settings, supervoxels)
-    _check_settings(case, settings, len(label_values), ignore)
+    check_settings(case, settings, len(label_values), ignore)
     source, label = read_case(case)
     orientation = orientation_of(source.affine)
     shape, spacing = working_grid(source, settings)
@@ -183,6 +183,22 @@ def prepare_case(
         grid=grid,
         is_image=case.is_image,
     )
+
+
+def prepare_label(
+    path: Path, settings: PrepareSettings, values: tuple[int, ...], ignore: tuple[int, ...] = ()
+) -> np.ndarray:
+    """Read the label of a photograph alone, as ``prepare_case`` gives it.
+
+    Raises:
+        DataError: the file is damaged or holds a value that is listed nowhere.
+    """
+    label = read_label(path)
+    check_label_values(label, values, ignore)
+    shape, _ = working_grid(label, settings)
+    box = tuple((0, n) for n in shape)
+    grid = Grid(label.shape, orientation_of(label.affine), shape, box)
+    return grid.prepare_label(label.array, values, ignore)
 
 
 def working_grid(
@@ -262,10 +278,14 @@ def _slice_axis(
     return axes[0]
 
 
-def _check_settings(
+def check_settings(
     case: Case, settings: PrepareSettings, num_classes: int, ignore: tuple[int, ...]
 ) -> None:
-    """Refuse what does not go with this kind of case, or with voxels that do not count."""
+    """Refuse settings that do not go with this kind of case, or with voxels that do not count.
+
+    Raises:
+        UsageError: the first of them.
+    """
     path = case.images[0]
     if not case.is_image:
         if settings.normalise in OF_COLOURS:

@@ -1,4 +1,7 @@
-"""Prepared cases of a data set: in memory, or mapped from files past a budget or for workers."""
+"""Prepared cases of a data set: in memory, or mapped from files past a budget or for workers.
+
+Photographs are prepared when they are needed (``lazy_cases``).
+"""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -10,9 +13,10 @@ import torch
 
 from voxseg.data.layouts import Case
 from voxseg.data.mapped import map_array
-from voxseg.data.prepare import Prepared, prepare_case
+from voxseg.data.prepare import Prepared
 from voxseg.engine.config import Config
 from voxseg.engine.free_memory import free_gb
+from voxseg.engine.lazy_cases import Kept, LazyCases, num_bytes, prepare
 from voxseg.engine.ranks import ALONE, Ranks
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError
@@ -28,8 +32,8 @@ def prepare_cases(
     *,
     workers: int = 0,
     ranks: Ranks = ALONE,
-) -> list[Prepared]:
-    """Prepare all cases, in order.
+) -> Sequence[Prepared]:
+    """Prepare all cases, in order; of photographs, only look at each.
 
     Every case is tried, so that one error names all the files that are wrong.
 
@@ -42,9 +46,17 @@ def prepare_cases(
         workers: processes; 0 prepares here.
         ranks: the processes that train together; each prepares a share and gets all.
     """
+    budget = _SHARE_OF_FREE_MEMORY * free_gb(torch.device("cpu")) * 1e9
+    if cases[0].is_image:
+        notify(f"checking {len(cases)} photographs")
+        # Each process and each of its workers keeps some for itself.
+        photographs = LazyCases(cases, config, Kept(budget / ranks.size / (1 + workers)))
+        problems = ranks.together(photographs.check)
+        if problems:
+            raise ranks.agreed(DataError("\n".join(problems)))
+        return photographs
     shared = workers > 0 or ranks.size > 1
     share = cases[ranks.rank :: ranks.size]
-    budget = _SHARE_OF_FREE_MEMORY * free_gb(torch.device("cpu")) * 1e9
     make = _Prepare(tuple(share), config, folder if shared else None)
     answers: list[Prepared | str] = []
     keys = range(len(share))
@@ -53,7 +65,7 @@ def prepare_cases(
             notify(f"preparing {case.case_id} ({number * ranks.size + 1} of {len(cases)})")
             answer = next(made)
             if isinstance(answer, Prepared) and not shared:
-                budget -= _bytes(answer)
+                budget -= num_bytes(answer)
                 answer = answer if budget > 0 else _in_files(answer, folder)
             answers.append(answer)
     shares = ranks.gather(answers)
@@ -80,10 +92,8 @@ class _Prepare:
 
     def __call__(self, number: int) -> Prepared | str:
         """Give the prepared case, or the sentence that says what is wrong with its files."""
-        config = self.config
-        supervoxels = config.supervoxels if config.model.design != "V0" else None
         try:
-            case = prepare_case(self.cases[number], config.data, config.labels.values, supervoxels)
+            case = prepare(self.cases[number], self.config)
         except DataError as error:
             return str(error)
         return case if self.folder is None else _in_files(case, self.folder)
@@ -92,11 +102,6 @@ class _Prepare:
         case = self.cases[number]
         files = [*case.images, *([case.label] if case.label else [])]
         return f"preparing {case.case_id} ({', '.join(map(str, files))})"
-
-
-def _bytes(case: Prepared) -> int:
-    arrays = (case.image, case.label, case.superpixels)
-    return sum(a.nbytes for a in arrays if a is not None)
 
 
 def _in_files(case: Prepared, folder: Path) -> Prepared:

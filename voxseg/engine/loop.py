@@ -53,8 +53,10 @@ class Progress:
     loss: float
     voxels_per_second: float
     seconds_left: float
-    dice: float
-    """Latest validated mean foreground Dice; NaN before the first validation."""
+    score: float
+    """Latest validated mean, of what ``score_name`` says; NaN before the first validation."""
+    score_name: str
+    """"Dice" of the foreground, or "IoU" of all classes."""
     name: str = ""
     """Which of several trainings at once; empty for one alone."""
 
@@ -86,6 +88,8 @@ class TrainResult:
 
     best_dice: float
     """Mean foreground Dice of the kept weights over the validation cases; NaN without any."""
+    best_iou: float
+    """The same of the mean IoU over all classes."""
     class_dice: tuple[float, ...]
     """Per class, background first, pooled over the validation cases' voxels; empty without any."""
     steps: int
@@ -231,8 +235,10 @@ class TrainingRun:
                 if state.finished:
                     break
                 before = clock.seconds
+        best = self._best_row()
         return TrainResult(
-            state.best if state.best >= 0 else math.nan,
+            best.get("dice", math.nan),
+            best.get("iou", math.nan),
             tuple(state.history[-1].get("best_class_dice", ())) if state.history else (),
             state.step,
             state.elapsed,
@@ -307,7 +313,7 @@ class TrainingRun:
                 cast("SegmentationNetwork", network), self._validation, self._compute, self._config
             )
             state.dice = counts.mean_iou if settings.select == "iou" else counts.foreground_mean
-            row["dice"] = state.dice
+            row["dice"], row["iou"] = counts.foreground_mean, counts.mean_iou
             row["class_dice"] = [float(d) for d in counts.dice]
             state.stale = 0 if state.dice > state.best else state.stale + 1
         if (due and self._validation and state.dice > state.best) or not self._validation:
@@ -323,6 +329,12 @@ class TrainingRun:
         state.history.append(row)
         self._save_last()
         log.add(row)
+
+    def _best_row(self) -> dict[str, Any]:
+        """The epoch whose weights are kept; empty if none was validated."""
+        key = self._config.train.select
+        validated = [row for row in self._state.history if key in row]
+        return max(validated, key=lambda row: float(row[key]), default={})
 
     def _content(self) -> dict[str, Any]:
         network = averaged(self._network, self._average)
@@ -371,7 +383,8 @@ class TrainingRun:
                 loss=loss,
                 voxels_per_second=speed,
                 seconds_left=state.elapsed * (1 - progress) / progress,
-                dice=state.dice,
+                score=state.dice,
+                score_name="IoU" if settings.select == "iou" else "Dice",
             )
         )
 

@@ -10,6 +10,7 @@ from voxseg.data.patches import Batch
 from voxseg.data.prepare import IGNORED, Prepared
 from voxseg.engine.config import Config, TrainConfig
 from voxseg.engine.device import Compute
+from voxseg.engine.lazy_cases import labels_of
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
 from voxseg.models import SplitMergeFCN
@@ -87,6 +88,6 @@ def training_weights(config: Config, cases: Sequence[Prepared]) -> Tensor | None
     """Weights of the classes by their share of the training pixels; None where all count alike."""
     if config.train.class_weights == "none":
         return None
-    labels = (torch.from_numpy(case.label) for case in cases if case.label is not None)
+    labels = (torch.from_numpy(label) for label in labels_of(cases))
     frequencies = class_frequencies(labels, len(config.labels.values))
     return class_weights(frequencies, config.train.class_weight_c)

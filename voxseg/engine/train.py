@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from voxseg.data.check import CheckReport, check_dataset, check_headers
+from voxseg.data.check_pictures import HABIT_KINDS
 from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
 from voxseg.documents import write_document
@@ -37,6 +38,7 @@ _MAY_CHANGE_ON_RESUME = {
     ("train", "workers"),
 }
 _VAL_FRACTION = 0.2
+_PHOTOGRAPHS_READ = 200  # before a training starts; all masks are read, for their classes
 _STOP_SECONDS = 20.0
 """What a process of several has to come to its next step when it is asked to stop; torchrun itself
 kills after 30 seconds."""
@@ -125,7 +127,9 @@ def examine(data: Path, labels: Path | None) -> tuple[Dataset, CheckReport]:
     """
     dataset = _without_test(find_cases(data, labels))
     check_headers(dataset).raise_for_errors()
-    return dataset, check_dataset(dataset)
+    report = check_dataset(dataset, most_photographs=_PHOTOGRAPHS_READ)
+    told = [str(one) for one in report.notes if one.kind in HABIT_KINDS]
+    return replace(dataset, notes=(*dataset.notes, *told)), report
 
 
 def _without_test(dataset: Dataset) -> Dataset:
@@ -297,14 +301,19 @@ def _write_metrics(
         name: None if math.isnan(d) else round(d, 5)
         for name, d in zip(names, result.class_dice, strict=False)
     }
-    best = None if math.isnan(result.best_dice) else round(result.best_dice, 5)
+    best, iou = (
+        None if math.isnan(score) else round(score, 5)
+        for score in (result.best_dice, result.best_iou)
+    )
     summary = {
         "validation_dice": best,
+        "validation_iou": iou,
+        "selected_by": config.train.select,
         "validation_dice_per_class": by_class,
         "steps": result.steps,
     }
     write_document(run / "metrics.json", TRAIN_METRICS, summary)
-    columns = ["epoch", "step", "loss", "learning_rate", "dice", "seconds"]
+    columns = ["epoch", "step", "loss", "learning_rate", "dice", "iou", "seconds"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -17,6 +17,7 @@ _FORMS = (CHECK, 1)  # 1: its name before forms had names
 _MOST_CLASSES = 12
 _FIRST_OF_KIND = 3  # the rest of a kind is folded away: twenty files often have one habit
 _WILD = 3  # times the middle case's 99.5th percentile, where the axis of intensities ends
+_MOST_PICTURES = 200  # rows of pairs; thousands would make a page of many megabytes
 _SEVERITIES = ("error", "warning", "note")
 
 
@@ -41,15 +42,21 @@ def write_check_page(path: Path, document: Mapping[str, Any]) -> Path:
     environment.filters["by"] = _by
     folder = f"{document['data']}/"
     environment.filters["short"] = lambda sentence: sentence.replace(folder, "")
+    is_of_pictures = document.get("kind") == "photographs"
+    is_scaled = any(file["scaling"] for file in _files(document))
     page = environment.from_string(text.read_text(encoding="utf-8")).render(
         document=document,
+        is_of_pictures=is_of_pictures,
+        pairs=_shown_pairs(document) if is_of_pictures else document["pairs"],
+        columns=2 if is_of_pictures else 5 + is_scaled,
         name=Path(str(document["data"])).name or str(document["data"]),
         groups=group_findings(document["findings"]),
         first=_FIRST_OF_KIND,
-        is_scaled=any(file["scaling"] for file in _files(document)),
-        intensities=_intensities(document["cases"]),
-        classes=_classes(document),
-        spacings=_spacings(document["pairs"]),
+        is_scaled=is_scaled,
+        pixels=_pixels(document) if is_of_pictures else [],
+        intensities=[] if is_of_pictures else _intensities(document["cases"]),
+        classes={} if is_of_pictures else _classes(document),
+        spacings=[] if is_of_pictures else _spacings(document["pairs"]),
     )
     write_text(path, page)
     return path
@@ -151,6 +158,32 @@ def _classes(document: Mapping[str, Any]) -> dict[str, Any]:
             if case["label_ml"]
         ],
     }
+
+
+def _pixels(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the label values of photographs with their part of all pixels."""
+    mark = document["fingerprint"]
+    counts = mark["label_voxels"] if mark else {}
+    total, most = sum(counts.values()), max(counts.values(), default=0)
+    ignored = {str(value) for value in document.get("ignored_values", ())}
+    return [
+        {
+            "value": value,
+            "name": document["class_names"].get(value, "does not count" * (value in ignored)),
+            "percent": 100 * count / total,
+            "share": _share(count, 0, most),
+            "cases": mark["label_cases"][value],
+        }
+        for value, count in counts.items()
+    ]
+
+
+def _shown_pairs(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of a large set of photographs, keep those about which there is something to say."""
+    pairs: list[Mapping[str, Any]] = document["pairs"]
+    if len(pairs) <= _MOST_PICTURES:
+        return pairs
+    return [pair for pair in pairs if pair["status"] != "ok"]
 
 
 def _spacings(pairs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
