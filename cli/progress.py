@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:
-    from voxseg.engine.loop import Progress as TrainProgress
+    from voxseg.engine.progress import Progress as TrainProgress
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ a step or an epoch decides is the same in all of them, and so are the weights; t
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -33,68 +32,14 @@ from voxseg.engine.network import (
     network_channels,
 )
 from voxseg.engine.optimise import average_model, averaged, build_optimiser, learning_rate
+from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import Supervision, training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import validate
 from voxseg.engine.workers import Workers, worker_count
-from voxseg.errors import ExitCode, UsageError, VoxsegError
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a run tells its caller, after each step and each validation."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    voxels_per_second: float
-    seconds_left: float
-    score: float
-    """Latest validated mean, of what ``score_name`` says; NaN before the first validation."""
-    score_name: str
-    """"Dice" of the foreground, or "IoU" of all classes."""
-    name: str = ""
-    """Which of several trainings at once; empty for one alone."""
-
-
-@dataclass
-class TrainState:
-    """What changes during a run and is kept in its checkpoints."""
-
-    step: int = 0
-    elapsed: float = 0.0
-    """Seconds of training and validation, over all parts of a resumed run."""
-    best: float = -1.0
-    dice: float = math.nan
-    stale: int = 0
-    """Validations since the best one."""
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-class InterruptedRunError(VoxsegError):
-    """The run was asked to stop and wrote a checkpoint."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    best_dice: float
-    """Mean foreground Dice of the kept weights over the validation cases; NaN without any."""
-    best_iou: float
-    """The same of the mean IoU over all classes."""
-    class_dice: tuple[float, ...]
-    """Per class, background first, pooled over the validation cases' voxels; empty without any."""
-    steps: int
-    seconds: float
-    checkpoint: Path
+from voxseg.errors import UsageError, VoxsegError
 
 
 @final

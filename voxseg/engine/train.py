@@ -19,10 +19,11 @@ from voxseg.documents import write_document
 from voxseg.engine.cases import forget_prepared, prepare_cases
 from voxseg.engine.config import Config, build, dump, merge, read_toml
 from voxseg.engine.device import choose_compute, choose_device, deterministic
-from voxseg.engine.loop import Progress, TrainingRun, TrainResult
+from voxseg.engine.loop import TrainingRun
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.network import network_axes
 from voxseg.engine.planning import complete
+from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.ranks import ALONE, Ranks, joined
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.stop import stop_on_signals
