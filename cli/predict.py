@@ -19,7 +19,9 @@ def predict(
     checkpoint: Annotated[
         Path, typer.Argument(help="Run folder, checkpoint, or a cross-validation (folds averaged).")
     ],
-    inputs: Annotated[list[Path], typer.Argument(help="NIfTI files or folders of them.")],
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Volumes or photographs, or folders of them.")
+    ],
     output: options.Output,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also one float map for each class.")
@@ -31,7 +33,16 @@ def predict(
             help="Also entropy; with folds or --tta, their disagreement too. 0 sure, 1 unsure.",
         ),
     ] = False,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over flips, as in training.")] = False,
+    save_overlays: Annotated[
+        bool,
+        typer.Option("--save-overlays", help="Also photographs with their classes in colour."),
+    ] = False,
+    tta: Annotated[
+        bool,
+        typer.Option(
+            "--tta", help="Average over flips, as in training, and over predict.scales of slices."
+        ),
+    ] = False,
     low_memory: Annotated[
         bool, typer.Option("--low-mem", help="Parts that take 1 GB, whatever is free.")
     ] = False,
@@ -85,6 +96,7 @@ def predict(
         output,
         save_probabilities=save_probabilities,
         save_uncertainty=save_uncertainty,
+        save_overlays=save_overlays,
         tta=tta,
         low_memory=low_memory,
         postprocess=postprocess,

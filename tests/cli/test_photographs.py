@@ -50,8 +50,11 @@ def test_train_predict_evaluate_without_a_recipe(voxseg, data, tmp_path):
     assert "255" in trained.err
     assert "grey" in trained.err
     assert set(trained.json) >= {"dice", "iou"}
-    predicted = voxseg("predict", run, data / "images", "-o", out, "--tta", "--json")
+    predicted = voxseg(
+        "predict", run, data / "images", "-o", out, "--tta", "--save-overlays", "--json"
+    )
     assert predicted.code == 0, predicted.err
+    assert io.imread(out / "p2_overlay.jpg").shape == (37, 45, 3)
     assert [case["volumes"] for case in predicted.json["cases"]] == [[]] * 4
     assert io.imread(out / "p0.png").shape[:2] == (37, 45)
     with Image.open(out / "p0.png") as mask:
@@ -125,6 +128,9 @@ def test_slices_of_volumes_train_predict_and_cross_validate(voxseg, tmp_path):
     assert voxseg("predict", run, data / "s0.nii.gz", "-o", out).code == 0
     mask, image = nib.load(out / "s0.nii.gz"), nib.load(data / "s0.nii.gz")
     assert mask.shape == image.shape
+    drawn = voxseg("predict", run, data / "s1.nii.gz", "-o", out, "--save-overlays")
+    assert drawn.code == 2
+    assert "s1.nii.gz is a volume" in drawn.err
     np.testing.assert_array_equal(mask.affine, image.affine)
 
 

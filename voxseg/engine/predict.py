@@ -17,7 +17,7 @@ import numpy as np
 from voxseg.data.layouts import Case, find_cases
 from voxseg.data.names import case_name, is_case_file
 from voxseg.data.prepare import Prepared
-from voxseg.data.reading import read_geometry
+from voxseg.data.reading import read_channels, read_geometry, read_label
 from voxseg.data.volume import Volume
 from voxseg.documents import document, json_text
 from voxseg.engine.case_memory import CaseEstimate, Output
@@ -27,7 +27,8 @@ from voxseg.engine.inference import ran_out_of_memory
 from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.errors import UsageError, VoxsegError
-from voxseg.export.label_table import write_label_table
+from voxseg.export.images import write_overlay
+from voxseg.export.label_table import class_colours, write_label_table
 from voxseg.export.masks import map_name, mask_name, write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
@@ -72,6 +73,8 @@ class PredictRequest:
     """A folder, or for a single file the mask's own name."""
     device: str = "auto"
     save_probabilities: bool = False
+    save_overlays: bool = False
+    """Also each photograph with its classes in colour."""
     save_uncertainty: bool = False
     """Also entropy, and with several members (folds, flips) their disagreement."""
     tta: bool = False
@@ -140,6 +143,12 @@ def predict(
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
     """
     cases = request.part.take(_find(request.inputs))
+    volume = next((case for case in cases if not case.is_image), None)
+    if request.save_overlays and volume is not None:
+        raise UsageError(
+            f"--save-overlays is for photographs, and {volume.images[0]} is a volume; --report "
+            "draws volumes"
+        )
     targets = _targets(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels = predictor.config.labels
@@ -182,6 +191,8 @@ def _predict_one(
         estimate = predictor.estimate(case, output)
         say(f"{case.case_id}: {estimate}")
         memory, volumes = _segment(predictor, case, target, output, estimate, operations, say)
+        if request.save_overlays:
+            _draw(predictor.config, case, target)
     except VoxsegError as error:
         return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
     seconds = time.perf_counter() - start
@@ -230,6 +241,13 @@ def _segment(
             f"{case.case_id} ran out of memory: it needs about {estimate.needed_gb:.1f} GB; close "
             "other programs, or use a machine with more"
         ) from error
+
+
+def _draw(config: Config, case: Case, target: Path) -> None:
+    """Lay the classes of a written mask over its photograph, CASE_overlay.jpg."""
+    colours = config.labels.palette or class_colours(config.labels.values)
+    path = target.with_name(f"{case_name(target)}_overlay.jpg")
+    write_overlay(path, read_channels(case.images).array, read_label(target).array, colours)
 
 
 def _volumes(
