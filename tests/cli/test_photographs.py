@@ -169,3 +169,14 @@ def test_a_mask_of_another_size_is_named(voxseg, data, tmp_path):
     done = voxseg("train", data, "-o", tmp_path / "run", *TINY, *ENET)
     assert done.code == 3
     assert "p1" in done.err
+
+
+def test_superpixels_of_a_photograph_are_a_16_bit_picture(voxseg, data, tmp_path):
+    out = tmp_path / "maps"
+    done = voxseg("supervoxels", data / "images" / "p1.jpg", "-o", out, "--size-mm", "2")
+    assert done.code == 0, done.err
+    regions = io.imread(out / "p1_supervoxels.png")
+    assert regions.shape == (37, 45)
+    assert regions.dtype == np.uint16
+    assert regions.min() == 1
+    assert len(np.unique(regions)) == regions.max() > 255

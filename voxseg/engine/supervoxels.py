@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxseg.data.layouts import Case, find_cases
-from voxseg.data.names import is_volume_file
+from voxseg.data.names import is_case_file
 from voxseg.data.prepare import MaskMode, foreground, read_case
 from voxseg.data.superpixels import Method, SupervoxelSettings, compute_supervoxels
 from voxseg.data.volume import Volume
 from voxseg.documents import document
 from voxseg.errors import DataError, UsageError, VoxsegError
-from voxseg.export.masks import write_mask
+from voxseg.export.masks import mask_name, write_mask
 from voxseg.files import replacing, write_text
 from voxseg.metrics.summary import mean_of_defined
 from voxseg.metrics.superpixels import oracle_dice
@@ -196,7 +196,7 @@ def _find(inputs: Sequence[Path], labels: Path | None) -> tuple[list[Case], dict
     cases: list[Case] = []
     names: dict[int, str] = {}
     for path in inputs:
-        if not path.is_file() or not is_volume_file(path) or (labels and labels.is_file()):
+        if not path.is_file() or not is_case_file(path) or (labels and labels.is_file()):
             dataset = find_cases(path, labels, need_labels=labels is not None)
             cases += dataset.cases
             names |= dataset.class_names
@@ -216,19 +216,22 @@ def _find(inputs: Sequence[Path], labels: Path | None) -> tuple[list[Case], dict
 
 def _folder(output: Path) -> Path:
     """Where tables and drawings go."""
-    return output.parent if is_volume_file(output) else output
+    return output.parent if is_case_file(output) else output
 
 
 def _outputs(request: SupervoxelRequest, cases: Sequence[Case]) -> list[Path]:
     """Choose the maps' names and refuse to lose anything, before any work is done."""
-    if is_volume_file(request.output):
+    if is_case_file(request.output):
         if len(cases) != 1:
             raise UsageError(
                 f"{request.output} is one file for {len(cases)} volumes; name a folder"
             )
         targets = [request.output]
     else:
-        targets = [request.output / f"{case.case_id}_supervoxels.nii.gz" for case in cases]
+        targets = [
+            request.output / mask_name(f"{case.case_id}_supervoxels", is_image=case.is_image)
+            for case in cases
+        ]
     extras = [_folder(request.output) / "oracle.csv", _folder(request.output) / "sweep.png"]
     existing = [path for path in [*targets, *extras] if path.exists()]
     if existing and not request.overwrite:
@@ -239,7 +242,7 @@ def _outputs(request: SupervoxelRequest, cases: Sequence[Case]) -> list[Path]:
 def _load(case: Case, mask_mode: MaskMode) -> _Subject:
     """Read a case and cut it to what is divided or labelled."""
     volume, label = read_case(case)
-    mask = foreground(volume.array[0], mask_mode)
+    mask = foreground(volume.array[0], "all" if case.is_image else mask_mode)
     if not mask.any():
         raise DataError(f"{case.images[0]} is all zeros: there is nothing to divide")
     used = mask if label is None else mask | (label.array != 0)
