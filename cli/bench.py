@@ -29,6 +29,14 @@ class Memory(StrEnum):
     default = "default"
 
 
+class Part(StrEnum):
+    """What of the networks for images is measured."""
+
+    superpixels = "superpixels"
+    split_merge = "split-merge"
+    vortex = "vortex"
+
+
 MemoryOption = Annotated[
     Memory, typer.Option("--memory", help="The program's memory settings, or Python's own.")
 ]
@@ -106,6 +114,38 @@ def slic(
     _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
 
 
+@app.command()
+def images(
+    device: Device = "cpu",
+    part: Annotated[
+        list[Part] | None, typer.Option("--part", help="Only this; may be repeated.")
+    ] = None,
+    quick: Quick = False,
+    as_json: options.Json = False,
+) -> None:
+    """Networks for images: time and peak memory against what they are made from.
+
+    ENet with and without superpixels; split-merge pooling depth first, and the dilated network that
+    it equals (an hour on a CPU; half the size where memory is short); vortex pooling and ASPP.
+    """
+    from dataclasses import replace
+
+    from voxseg.bench.images import PARTS, QUICK, ImagesBench, run_images_bench
+    from voxseg.engine.device import choose_device
+    from voxseg.engine.free_memory import free_gb
+
+    chosen = choose_device(device)
+    wanted = [one.value for one in part or Part]
+    bench = replace(
+        QUICK if quick else ImagesBench(),
+        parts=tuple(name for name in PARTS if name in wanted),
+        most_bytes=1e9 * free_gb(chosen),
+    )
+    screen = terminal.console(as_json)
+    result = run_images_bench(bench, chosen, lambda text: screen.print(text, markup=False))
+    _show(result, None, as_json)
+
+
 def _refuse_plot(plot: Path | None) -> None:
     from voxseg.errors import UsageError
 
@@ -155,6 +195,7 @@ def _show(result: "BenchResult", plot: Path | None, as_json: bool) -> None:
         terminal.print_json(result.to_json())
         return
     rows = [[row[column] for column in result.columns] for row in result.rows]
-    terminal.out.print(terminal.table(result.title, result.columns, rows))
+    table = terminal.table(result.title, result.columns, rows)
+    terminal.whole_width(table).print(table)
     facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
     terminal.out.print(facts, markup=False)

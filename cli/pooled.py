@@ -41,15 +41,12 @@ def headline(pooled: "Pooled") -> str:
 
 def _case_table(evaluation: "Evaluation") -> Table:
     """Build the table of cases: IoU of each class, and means over all classes."""
-    from voxseg.metrics.summary import class_name, foreground_means
+    from voxseg.metrics.summary import class_name
 
     scores = evaluation.scores
     labels = list(next(iter(scores.values()), {}))
     shown = labels if len(labels) <= _MOST_CLASSES else []
-    means = [
-        foreground_means(scores, metric, background=evaluation.means_without)
-        for metric in ("iou", "dice")
-    ]
+    means = [evaluation.case_means(metric) for metric in ("iou", "dice")]
     rows = [
         [case, *(classes[label].iou for label in shown), *(mean[case] for mean in means)]
         for case, classes in scores.items()

@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 if TYPE_CHECKING:
-    from voxseg.engine.loop import Progress as TrainProgress
+    from voxseg.engine.progress import Progress as TrainProgress
 
 
 @contextlib.contextmanager
 def training_bar(console: Console) -> Iterator[Callable[["TrainProgress"], None]]:
-    """Show loss, Dice, speed and time left while a network trains, a line for each of several."""
+    """Show loss, score, speed and time left while a network trains, a line for each of several."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
     with Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True
@@ -24,7 +24,7 @@ def training_bar(console: Console) -> Iterator[Callable[["TrainProgress"], None]
         def show(state: "TrainProgress") -> None:
             if state.name not in tasks:
                 tasks[state.name] = progress.add_task("training", total=1.0, facts="")
-            dice = "-" if math.isnan(state.dice) else f"{state.dice:.3f}"
+            score = "-" if math.isnan(state.score) else f"{state.score:.3f}"
             total = state.seconds_left + 1e-9
             progress.update(
                 tasks[state.name],
@@ -32,7 +32,7 @@ def training_bar(console: Console) -> Iterator[Callable[["TrainProgress"], None]
                 visible=state.step < state.steps,
                 total=state.steps,
                 completed=state.step,
-                facts=f"loss {state.loss:.3f}  Dice {dice}  "
+                facts=f"loss {state.loss:.3f}  {state.score_name} {score}  "
                 f"{state.voxels_per_second / 1e6:.2f} Mvoxel/s  {minutes(total)} left",
             )
 

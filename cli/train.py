@@ -93,6 +93,7 @@ def train(
         content = {
             "checkpoint": str(result.checkpoint),
             "dice": result.best_dice,
+            "iou": result.best_iou,
             "class_dice": result.class_dice,
             "steps": result.steps,
             "seconds": result.seconds,
@@ -101,7 +102,8 @@ def train(
         return
     screen.print(
         f"trained {result.steps} steps in {minutes(result.seconds)}; validation Dice "
-        f"{terminal.cell(result.best_dice)}; {result.checkpoint}",
+        f"{terminal.cell(result.best_dice)} (foreground), IoU {terminal.cell(result.best_iou)} "
+        f"(all classes); {result.checkpoint}",
         markup=False,
     )
     screen.print(f"next: voxseg predict {output} IMAGES -o PREDICTIONS", markup=False)

@@ -30,9 +30,9 @@ from voxseg.engine.compare_files import write_comparison
 from voxseg.engine.convert import convert
 from voxseg.engine.dealing import Dealing, write_dealt
 from voxseg.engine.folds import Effort
-from voxseg.engine.loop import Progress, TrainResult
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, Settings, as_path, training_request
+from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.report_commands import check_images, evaluation_source, prediction_source
 from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_source
 

@@ -38,7 +38,7 @@ def test_unknown_benchmarks_and_settings_are_usage_errors(voxseg):
 
 def test_a_device_that_is_missing_is_refused(voxseg, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for what in ("pool", "slic", "voxresnet"):
+    for what in ("pool", "slic", "voxresnet", "images"):
         outcome = voxseg("bench", what, "--quick", "--device", "cuda")
         assert outcome.code == 2
         assert "--device cuda was asked for" in outcome.err
@@ -56,3 +56,15 @@ def test_bench_voxresnet_gives_the_share_of_pooling(voxseg):
     rows = json.loads(outcome.out[outcome.out.index("{") :])["rows"]
     assert [row["design"] for row in rows] == ["V0", "V3"]
     assert rows[1]["share of pooling"] is not None
+
+
+def test_bench_images_measures_the_parts_asked_for(voxseg, validate):
+    outcome = voxseg("bench", "images", "--quick", "--part", "superpixels", "--json")
+    assert outcome.code == 0
+    rows = validate(outcome.out[outcome.out.index("{") :])["rows"]
+    assert [row["method"] for row in rows] == [
+        "ENet",
+        "ENet + superpixels, given",
+        "ENet + superpixels, SLIC included",
+    ]
+    assert voxseg("bench", "images", "--part", "pooling").code == 2

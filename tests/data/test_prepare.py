@@ -9,6 +9,7 @@ from voxseg.data.prepare import (
     PrepareSettings,
     coordinate_channels,
     foreground,
+    is_resampled,
     prepare_case,
     working_grid,
 )
@@ -156,6 +157,7 @@ def test_the_working_grid_is_known_from_the_header(case, spacing, plane):
     shape, millimetres = working_grid(source, settings)
     prepared = prepare_case(case, settings, (0, 3, 7))
     assert shape == prepared.grid.working_shape
+    assert is_resampled(source, settings) == prepared.grid.is_resampled
     assert millimetres == prepared.spacing
 
 

@@ -5,7 +5,13 @@ import pytest
 from PIL import Image
 
 from voxseg.data.cases import Case
-from voxseg.data.prepare import IGNORED, PrepareSettings, prepare_case, working_grid
+from voxseg.data.prepare import (
+    IGNORED,
+    PrepareSettings,
+    is_resampled,
+    prepare_case,
+    working_grid,
+)
 from voxseg.data.reading import read_geometry
 from voxseg.data.superpixels import SupervoxelSettings
 from voxseg.errors import DataError, UsageError
@@ -84,6 +90,8 @@ def test_resized_photographs_come_back_at_full_size(tmp_path):
     assert set(np.unique(found.label)) == {0, 1, IGNORED}
     source, _ = read_geometry(case.images)
     assert working_grid(source, settings) == ((12, 12, 1), (1.0, 1.0, 1.0))
+    assert is_resampled(source, settings)
+    assert not is_resampled(source, UNIT)
     scores = np.stack([found.label == k for k in range(3)]).astype(np.float32)
     restored = found.grid.restore(scores)
     assert restored.shape == (24, 36, 1)

@@ -17,7 +17,7 @@ import torch
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.launch import Launch, read_launch
-from voxseg.engine.loop import InterruptedRunError
+from voxseg.engine.progress import InterruptedRunError
 from voxseg.engine.ranks import ALONE, Ranks
 from voxseg.engine.train import TrainRequest, _open, train
 from voxseg.errors import UsageError

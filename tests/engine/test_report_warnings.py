@@ -11,9 +11,9 @@ from voxseg.engine.report_sources import CaseFiles
 from voxseg.engine.report_warnings import (
     TINY_VOXELS,
     changed_files,
-    dice_outliers,
     listed,
     missing_files,
+    outliers,
     read_headers,
     score_warnings,
     volume_outliers,
@@ -70,12 +70,12 @@ def test_tiny_structures_are_counted_in_voxels():
     assert warning.endswith(": a")
 
 
-def test_dice_outliers_are_low_ones_of_enough_cases():
+def test_outliers_are_low_ones_of_enough_cases():
     usual = {f"c{n}": 0.90 + 0.005 * n for n in range(6)}
-    assert dice_outliers({**usual, "best": 1.0, "none": math.nan}) == []
-    (warning,) = dice_outliers({**usual, "bad": 0.7})
+    assert outliers({**usual, "best": 1.0, "none": math.nan}, "mean foreground Dice") == []
+    (warning,) = outliers({**usual, "bad": 0.7}, "mean foreground Dice")
     assert warning.startswith("bad has a mean foreground Dice of 0.700, far below")
-    assert dice_outliers({"a": 0.9, "b": 0.9, "c": 0.9, "bad": 0.1}) == []
+    assert outliers({"a": 0.9, "b": 0.9, "c": 0.9, "bad": 0.1}, "mean foreground Dice") == []
 
 
 def test_volume_outliers_name_the_class_and_the_usual_range():

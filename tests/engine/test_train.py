@@ -12,7 +12,7 @@ import torch
 
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import merge
-from voxseg.engine.loop import InterruptedRunError
+from voxseg.engine.progress import InterruptedRunError
 from voxseg.engine.train import TrainRequest, train
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError, UsageError

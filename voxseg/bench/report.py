@@ -7,6 +7,7 @@ mean something only next to ``machine``.
 import os
 import platform
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class BenchResult:
     rows: list[Row]
     """One row a method; every row has the same keys, in the order of the columns."""
     sweeps: list[Sweep] = field(default_factory=list)
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    """The day it was measured, in UTC."""
 
     @property
     def columns(self) -> list[str]:

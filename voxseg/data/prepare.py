@@ -213,6 +213,12 @@ def working_grid(
     return _resampled_shape(shape, spacing, target), target
 
 
+def is_resampled(source: Volume, settings: PrepareSettings) -> bool:
+    """Whether a case's working grid has other voxels than its files, as ``Grid.is_resampled``."""
+    axes = orientation_of(source.affine).axes
+    return working_grid(source, settings)[0] != tuple(source.shape[a] for a in axes)
+
+
 def _square(spacing: tuple[float, ...], settings: PrepareSettings) -> tuple[float, ...]:
     """Make the pixels of all planes square that the network sees."""
     axes = settings.slice_axes

@@ -1,7 +1,8 @@
 """The page about a finished cross-validation, evaluation or prediction, case by case.
 
 Pictures: all cases where there are few, else the worst, the median one and the best, by mean
-foreground Dice; of predictions, those with odd volumes first. One case is in memory at a time.
+foreground Dice (of photographs, mean IoU); of predictions, those with odd volumes first. One case
+is in memory at a time.
 """
 
 import math
@@ -14,6 +15,7 @@ import numpy as np
 
 from voxseg.data.reading import read_channels, read_label
 from voxseg.data.volume import Volume, check_same_grid, read_image
+from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
@@ -21,7 +23,6 @@ from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_sources import CaseFiles, ReportSource
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.report import Report, ReportCase, ReportSection, write_report
-from voxseg.metrics import foreground_means
 
 WORST = 6
 """Cases that are drawn beside the median and the best one."""
@@ -77,6 +78,8 @@ def write_page(
     """
     if source.evaluation is not None:
         report, drawn = _score_report(source, source.evaluation, pictures)
+    elif any(one.is_image for one in source.files.values()):
+        report, drawn = _photograph_report(source, pictures)
     else:
         report, drawn = _prediction_report(source, pictures)
     write_report(path, report)
@@ -95,8 +98,8 @@ def choose(ranked: Sequence[str], pictures: int | None) -> tuple[str, ...]:
 
 
 def rank(evaluation: Evaluation) -> list[str]:
-    """Cases by mean foreground Dice, lowest first; those without one last."""
-    means = foreground_means(evaluation.scores)
+    """Cases by mean foreground Dice (of photographs, mean IoU), lowest first; without one last."""
+    means = evaluation.case_means()
     return sorted(means, key=lambda case: (math.isnan(means[case]), means[case], case))
 
 
@@ -108,7 +111,7 @@ def _score_report(
     ranked = rank(evaluation)
     drawn = choose(ranked, pictures)
     files = {case: source.files.get(case, CaseFiles()) for case in ranked}
-    headers = remarks.read_headers(files)
+    headers = _headers(files, evaluation)
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
     fold_of = {case: n for n, fold in enumerate(source.folds) for case in fold.cases}
     warnings = [
@@ -118,29 +121,42 @@ def _score_report(
         *headers.warnings,
     ]
     sections = [tables.summary_section(evaluation)]
+    if evaluation.pooled is not None:
+        sections.insert(0, photos.pooled_section(evaluation.pooled))
     if source.folds:
         sections.append(tables.fold_section(evaluation, source.folds))
     sections.append(tables.case_section(evaluation, ranked, anchors, fold_of))
-    if tables.foreground(evaluation):
+    if tables.foreground(evaluation) and not evaluation.is_images:
         sections.append(tables.volume_section(evaluation))
-    note = f"All {len(ranked)} cases, worst first by mean foreground Dice."
+    how = f"worst first by {evaluation.headline_name}"
+    note = f"All {len(ranked)} cases, {how}."
     if len(drawn) < len(ranked):
         note = (
-            f"{len(drawn)} of {len(ranked)} cases, worst first by mean foreground Dice: the "
-            f"{len(drawn) - 2} worst, the median one and the best."
+            f"{len(drawn)} of {len(ranked)} cases, {how}: the {len(drawn) - 2} worst, the median "
+            "one and the best."
         )
+    draw = photos.scored_cases if evaluation.is_images else _scored_cases
     return Report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
         class_names=evaluation.class_names,
+        colours=photos.colours_of(evaluation) if evaluation.is_images else {},
+        is_images=evaluation.is_images,
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=sections,
-        cases=_scored_cases(evaluation, files, drawn, anchors, ranked),
+        cases=draw(evaluation, files, drawn, anchors, ranked),
         cases_note=note,
         closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
     ), drawn
+
+
+def _headers(files: Mapping[str, CaseFiles], evaluation: Evaluation) -> remarks.Headers:
+    """Read the headers of volumes; photographs have none."""
+    if evaluation.is_images:
+        return remarks.Headers(photos.files_table(files), (), {})
+    return remarks.read_headers(files)
 
 
 def _scored_cases(
@@ -150,7 +166,7 @@ def _scored_cases(
     anchors: Mapping[str, str],
     ranked: Sequence[str],
 ) -> Iterator[ReportCase]:
-    means = foreground_means(evaluation.scores)
+    means = evaluation.case_means()
     names = evaluation.class_names
     labels = tables.foreground(evaluation)
     volumes = {
@@ -220,6 +236,43 @@ def _prediction_report(
         cases=_predicted_cases(volumes, files, drawn, anchors, odd),
         cases_note=note,
         closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
+        folded=facts.folded(source),
+    ), drawn
+
+
+def _photograph_report(
+    source: ReportSource, pictures: int | None
+) -> tuple[Report, tuple[str, ...]]:
+    """Build the page about predicted photographs, which have no volumes."""
+    failed = {str(row["case_id"]) for row in source.outcomes if row.get("error")}
+    files = {case: one for case, one in source.files.items() if case not in failed}
+    drawn = tuple(files)[: MOST_PREDICTED if pictures is None else pictures]
+    anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    section, names = photos.share_section(files, source.label_names, anchors)
+    colours = photos.label_colours(list(names), {})
+    if names.get(BACKGROUND) == "background":
+        colours.pop(BACKGROUND)
+    warnings = [
+        *(
+            f"{row['case_id']} failed: {row['error']}"
+            for row in source.outcomes
+            if row.get("error")
+        ),
+        *source.notes,
+        *_file_warnings(files, drawn, with_truth=False),
+    ]
+    return Report(
+        title=f"{facts.TITLES[source.kind]}: {source.place}",
+        subtitle=facts.subtitle(source),
+        class_names=names,
+        colours=colours,
+        is_images=True,
+        facts=facts.run_facts(source),
+        warnings=warnings,
+        sections=(section,),
+        cases=photos.predicted_cases(files, drawn, anchors, colours),
+        cases_note=f"{len(drawn)} of {len(files)} predicted photographs.",
+        closing=(*source.sections, ReportSection("Files", tables=(photos.files_table(files),))),
         folded=facts.folded(source),
     ), drawn
 

@@ -26,11 +26,11 @@ from voxseg.engine.device import choose_device
 from voxseg.engine.evaluate import Evaluation, write_evaluation
 from voxseg.engine.fold import TOLERANCE_MM, FoldTask, read_scores
 from voxseg.engine.folds import Effort, run_folds
-from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.planning import complete
 from voxseg.engine.pooled import merge_counts
 from voxseg.engine.postprocess_files import drop_stale, postprocess_crossval
+from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, write_spread
 from voxseg.engine.train import TrainRequest, examine, resumed_config
@@ -88,6 +88,8 @@ def crossval(
         raise UsageError(f"--seeds must be at least 1, got {seeds}")
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
+    if postprocess and dataset.is_images:
+        raise UsageError("--postprocess is about volumes; leave it out for photographs")
     with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
         config, parts = _decide(request, dealing, dataset, report, say)
         count = _number_of_seeds(request, seeds)

@@ -23,9 +23,9 @@ from voxseg.documents import write_document
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.evaluate import Evaluation, evaluate, write_evaluation
-from voxseg.engine.loop import Progress, TrainResult
 from voxseg.engine.network import network_of
 from voxseg.engine.predict import Predictor, PredictRequest, predict
+from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table

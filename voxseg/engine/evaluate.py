@@ -28,6 +28,7 @@ from voxseg.metrics.summary import (
     METRICS,
     PIXEL_METRICS,
     class_name,
+    foreground_means,
     summarise,
 )
 from voxseg.schemas import METRICS as FORM
@@ -69,6 +70,20 @@ class Evaluation:
         Benchmarks of photographs average over all classes, background included.
         """
         return None if self.is_images else BACKGROUND
+
+    @property
+    def headline(self) -> str:
+        """The score by which cases are ranked."""
+        return "iou" if self.is_images else "dice"
+
+    @property
+    def headline_name(self) -> str:
+        """What its mean over a case's classes is called."""
+        return "mean IoU" if self.is_images else "mean foreground Dice"
+
+    def case_means(self, metric: str | None = None) -> dict[str, float]:
+        """Mean over the classes of each case of a score, by default the headline."""
+        return foreground_means(self.scores, metric or self.headline, background=self.means_without)
 
     @property
     def metrics(self) -> tuple[str, ...]:

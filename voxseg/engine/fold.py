@@ -23,9 +23,9 @@ from voxseg.engine.calibration import (
     write_calibration,
 )
 from voxseg.engine.config import build, read_toml
-from voxseg.engine.loop import Progress
 from voxseg.engine.pooled import CONFUSION, PixelCounts, score_label, write_counts
 from voxseg.engine.predict import Predictor
+from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import SCORES, open_run
 from voxseg.engine.scheme import scheme_of
 from voxseg.engine.train import TrainRequest, pick, train_fold

@@ -19,7 +19,7 @@ from voxseg.engine import process
 from voxseg.errors import VoxsegError
 
 if TYPE_CHECKING:
-    from voxseg.engine.loop import Progress
+    from voxseg.engine.progress import Progress
 
 _SECONDS_BETWEEN_PROGRESS = 0.1
 

@@ -19,7 +19,7 @@ import torch
 from voxseg.documents import write_document
 from voxseg.engine.fold import FoldTask, run_fold
 from voxseg.engine.fold_process import Failure, FoldProcess
-from voxseg.engine.loop import InterruptedRunError, Progress
+from voxseg.engine.progress import InterruptedRunError, Progress
 from voxseg.engine.stop import stop_on_signals
 from voxseg.errors import ExitCode, UsageError, VoxsegError
 from voxseg.schemas import FOLDS

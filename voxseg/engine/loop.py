@@ -11,7 +11,6 @@ a step or an epoch decides is the same in all of them, and so are the weights; t
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -33,64 +32,14 @@ from voxseg.engine.network import (
     network_channels,
 )
 from voxseg.engine.optimise import average_model, averaged, build_optimiser, learning_rate
+from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import Supervision, training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import validate
 from voxseg.engine.workers import Workers, worker_count
-from voxseg.errors import ExitCode, UsageError, VoxsegError
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a run tells its caller, after each step and each validation."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    voxels_per_second: float
-    seconds_left: float
-    dice: float
-    """Latest validated mean foreground Dice; NaN before the first validation."""
-    name: str = ""
-    """Which of several trainings at once; empty for one alone."""
-
-
-@dataclass
-class TrainState:
-    """What changes during a run and is kept in its checkpoints."""
-
-    step: int = 0
-    elapsed: float = 0.0
-    """Seconds of training and validation, over all parts of a resumed run."""
-    best: float = -1.0
-    dice: float = math.nan
-    stale: int = 0
-    """Validations since the best one."""
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-class InterruptedRunError(VoxsegError):
-    """The run was asked to stop and wrote a checkpoint."""
-
-    exit_code = ExitCode.INTERRUPTED
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """How a run ended."""
-
-    best_dice: float
-    """Mean foreground Dice of the kept weights over the validation cases; NaN without any."""
-    class_dice: tuple[float, ...]
-    """Per class, background first, pooled over the validation cases' voxels; empty without any."""
-    steps: int
-    seconds: float
-    checkpoint: Path
+from voxseg.errors import UsageError, VoxsegError
 
 
 @final
@@ -231,8 +180,10 @@ class TrainingRun:
                 if state.finished:
                     break
                 before = clock.seconds
+        best = self._best_row()
         return TrainResult(
-            state.best if state.best >= 0 else math.nan,
+            best.get("dice", math.nan),
+            best.get("iou", math.nan),
             tuple(state.history[-1].get("best_class_dice", ())) if state.history else (),
             state.step,
             state.elapsed,
@@ -307,7 +258,7 @@ class TrainingRun:
                 cast("SegmentationNetwork", network), self._validation, self._compute, self._config
             )
             state.dice = counts.mean_iou if settings.select == "iou" else counts.foreground_mean
-            row["dice"] = state.dice
+            row["dice"], row["iou"] = counts.foreground_mean, counts.mean_iou
             row["class_dice"] = [float(d) for d in counts.dice]
             state.stale = 0 if state.dice > state.best else state.stale + 1
         if (due and self._validation and state.dice > state.best) or not self._validation:
@@ -323,6 +274,12 @@ class TrainingRun:
         state.history.append(row)
         self._save_last()
         log.add(row)
+
+    def _best_row(self) -> dict[str, Any]:
+        """The epoch whose weights are kept; empty if none was validated."""
+        key = self._config.train.select
+        validated = [row for row in self._state.history if key in row]
+        return max(validated, key=lambda row: float(row[key]), default={})
 
     def _content(self) -> dict[str, Any]:
         network = averaged(self._network, self._average)
@@ -371,7 +328,8 @@ class TrainingRun:
                 loss=loss,
                 voxels_per_second=speed,
                 seconds_left=state.elapsed * (1 - progress) / progress,
-                dice=state.dice,
+                score=state.dice,
+                score_name="IoU" if settings.select == "iou" else "Dice",
             )
         )
 

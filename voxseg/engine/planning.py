@@ -14,6 +14,7 @@ from voxseg.errors import DataError, UsageError
 
 _SPACING_SPREAD = 1.1  # volumes whose voxels differ by more than a tenth are brought to one size
 _LARGEST_PATCH = 64
+_LARGEST_SLICE = 160
 _LARGEST_CROP = 512
 _SUPERPIXELS = 1000  # of a photograph, one of the counts that the superpixel paper tried
 _SUPERVOXEL_EDGE = 5.0  # voxels: about 125 voxels a supervoxel keeps oracle Dice near 0.9 on brains
@@ -36,7 +37,7 @@ def complete(
     if fingerprint is None:
         raise DataError("no case of the data set could be read; check the folder")
     plan = _plan_images if dataset.is_images else _plan
-    tables = merge(plan(fingerprint, say), settings) if planned else dict(settings)
+    tables = merge(plan(fingerprint, settings, say), settings) if planned else dict(settings)
     tables = _with_plane(tables, dataset)
     config = build(tables)
     found = fingerprint.label_values
@@ -93,10 +94,16 @@ def _labels(
 
 
 def _with_plane(tables: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """Photographs are axial slices, and say nothing of neighbours or planes."""
+    """Photographs are axial slices; volumes are cut for a network that sees slices alone."""
+    config = build(tables)
+    data = config.data
     if not dataset.is_images:
+        if config.model.is_planar and data.plane == "none":
+            raise UsageError(
+                f"model.network {config.model.network} sees slices: say which with --plane axial, "
+                "coronal, sagittal or all"
+            )
         return tables
-    data = build(tables).data
     if data.plane not in ("none", "axial") or data.neighbours:
         raise UsageError(
             "photographs have one plane and no neighbours; leave out --plane and data.neighbours"
@@ -104,16 +111,14 @@ def _with_plane(tables: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     return merge(tables, {"data": {"plane": "axial"}})
 
 
-def _plan_images(fingerprint: Fingerprint, say: Callable[[str], None]) -> dict[str, Any]:
+def _plan_images(
+    fingerprint: Fingerprint, settings: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
     height, width = fingerprint.median_shape[:2]
     crop = [int(min(_LARGEST_CROP, 32 * math.ceil(n / 32))) for n in (height, width)]
-    say(
-        "no recipe named; chosen from the data: ENet V3 with about "
-        f"{_SUPERPIXELS} SLIC superpixels, crops of {_by(crop)} pixels"
-    )
-    return {
+    plan = {
         "data": {"normalise": "imagenet"},
-        "model": {"network": "enet", "design": "V3"},
+        "model": {"network": "enet"},
         "supervoxels": {"method": "slic", "count": _SUPERPIXELS},
         "train": {
             "patch_voxels": crop,
@@ -125,6 +130,9 @@ def _plan_images(fingerprint: Fingerprint, say: Callable[[str], None]) -> dict[s
         },
         "augment": {"flip_axes": [1], "resize": [0.5, 2.0], "affine_probability": 0.0},
     }
+    regions = f"about {_SUPERPIXELS} SLIC superpixels"
+    say(_chosen(merge(plan, settings), regions, f"crops of {_by(crop)} pixels"))
+    return plan
 
 
 def _name(value: int, dataset: Dataset) -> str:
@@ -133,24 +141,39 @@ def _name(value: int, dataset: Dataset) -> str:
     return "background" if value == 0 else f"class {value}"
 
 
-def _plan(fingerprint: Fingerprint, say: Callable[[str], None]) -> dict[str, Any]:
+def _plan(
+    fingerprint: Fingerprint, settings: dict[str, Any], say: Callable[[str], None]
+) -> dict[str, Any]:
     middle = np.asarray(fingerprint.median_spacing)
     spread = np.asarray(fingerprint.max_spacing) / np.asarray(fingerprint.min_spacing)
     uneven = bool((spread > _SPACING_SPREAD).any())
-    patch = [int(min(_LARGEST_PATCH, 8 * math.ceil(n / 8))) for n in fingerprint.median_shape]
     edge = round(float(_SUPERVOXEL_EDGE * np.prod(middle) ** (1 / len(middle))), 2)
+    # A patch of slices that fits every plane, for one network may see all three.
+    is_sliced = build(settings).data.plane != "none"
+    shape = [min(fingerprint.median_shape)] * 2 if is_sliced else fingerprint.median_shape
+    largest = _LARGEST_SLICE if is_sliced else _LARGEST_PATCH
+    patch = [int(min(largest, 8 * math.ceil(n / 8))) for n in shape]
     spacing = [round(float(s), 3) for s in middle] if uneven else []
-    resampled = f"resampled to {_by(spacing)} mm" if uneven else "each at its own spacing"
-    say(
-        "no recipe named; chosen from the data: Reduced (/8) VoxResNet V3, SLIC supervoxels of "
-        f"{edge:g} mm, patches of {_by(patch)} voxels, volumes {resampled}"
-    )
-    return {
+    plan = {
         "data": {"spacing_mm": spacing},
-        "model": {"design": "V3", "stages": 1, "width_divisor": 8},
+        "model": {"design": "V3"},
         "supervoxels": {"method": "slic", "size_mm": edge},
         "train": {"patch_voxels": patch},
     }
+    resampled = f"resampled to {_by(spacing)} mm" if uneven else "each at its own spacing"
+    cut = f"patches of {_by(patch)} voxels, volumes {resampled}"
+    say(_chosen(merge(plan, settings), f"SLIC supervoxels of {edge:g} mm", cut))
+    return plan
+
+
+def _chosen(tables: dict[str, Any], regions: str, cut: str) -> str:
+    """Say what was chosen, and which network it is for."""
+    model = build(tables).model
+    name = {"voxresnet": "VoxResNet", "enet": "ENet"}.get(model.network, model.network)
+    if model.network == "voxresnet" and (model.stages, model.width_divisor) == (1, 8):
+        name = f"Reduced (/8) {name}"
+    pooled = f" {model.design}, {regions}" if model.pools else ""
+    return f"no recipe named; chosen from the data: {name}{pooled}, {cut}"
 
 
 def _by(numbers: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from voxseg.data.layouts import Case
-from voxseg.data.prepare import Prepared, prepare_case, working_grid
+from voxseg.data.prepare import Prepared, is_resampled, prepare_case, working_grid
 from voxseg.data.reading import read_geometry
 from voxseg.data.resample import Scores
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
@@ -89,7 +89,7 @@ class Predictor:
             shape=shape,
             spacing=spacing,
             channels=len(source.array),
-            is_resampled=bool(self.config.data.spacing_mm),
+            is_resampled=is_resampled(source, self.config.data),
             supervoxels=self.config.supervoxels if self._pools else None,
             output=output,
         )

@@ -16,17 +16,20 @@ from voxseg import schemas
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cases import Case
 from voxseg.data.layouts import find_cases
+from voxseg.data.names import is_image_file
 from voxseg.data.splits import read_split
 from voxseg.documents import refuse_newer
 from voxseg.engine.calibration import CALIBRATION, read_calibration
 from voxseg.engine.calibration import report_section as calibration_section
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.operations import POSTPROCESSING
+from voxseg.engine.pooled import Pooled
 from voxseg.engine.postprocess_files import report_section as postprocessing_section
 from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.export.masks import mask_name
 from voxseg.export.report_parts import ReportSection
 from voxseg.metrics import ClassScores
-from voxseg.metrics.summary import METRICS
+from voxseg.metrics.summary import METRICS, PIXEL_METRICS
 
 EVALUATE_MANIFEST = "evaluate_manifest.json"
 PREDICT_MANIFEST = "predict_manifest.json"
@@ -49,6 +52,11 @@ class CaseFiles:
         """What is drawn of a case, and where it lies."""
         image = self.images[0] if self.images else None
         return {"image": image, "prediction": self.prediction, "truth": self.truth}
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the case is a photograph."""
+        return any(path is not None and is_image_file(path) for path in self.roles.values())
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,8 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
     files: dict[str, CaseFiles] = {}
     for case_id in evaluation.scores:
         case = cases.get(case_id, Case(case_id, (), None))
-        mask = base / "predictions" / f"{case_id}.nii.gz"
+        name = mask_name(case_id, is_image=evaluation.is_images)
+        mask = base / "predictions" / name
         hashes = _crossval_hashes(manifest, case)
         files[case_id] = CaseFiles(case.images, mask, case.label, hashes)
     if base is not run:
@@ -194,8 +203,9 @@ def _read_predictions(run: Path) -> ReportSource:
         files |= files_from_json(manifest)
     rows.sort(key=lambda row: str(row["case_id"]))
     for row in rows:
-        beside = run / f"{row['case_id']}.nii.gz"
-        mask = beside if beside.is_file() else None  # the folder may have been moved
+        # The folder may have been moved.
+        names = (mask_name(str(row["case_id"]), is_image=kind) for kind in (False, True))
+        mask = next((run / name for name in names if (run / name).is_file()), None)
         known = files.get(str(row["case_id"]), CaseFiles())
         files[str(row["case_id"])] = replace(known, prediction=mask or known.prediction)
     notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
@@ -219,12 +229,16 @@ def _read_scores(file: Path) -> Evaluation:
     names: dict[int, str] = {}
     try:
         for row in content["cases"]:
-            values = {key: math.nan if row[key] is None else float(row[key]) for key in METRICS}
+            known = (*METRICS, *(key for key in PIXEL_METRICS if key in row))
+            values = {key: math.nan if row[key] is None else float(row[key]) for key in known}
             scores.setdefault(str(row["case"]), {})[int(row["label"])] = ClassScores(**values)
             names[int(row["label"])] = str(row["class"])
         return Evaluation(
             scores, content["failures"], names, float(content["tolerance_mm"]),
             tuple(content["without_prediction"]), tuple(content["without_truth"]),
+            bool(content.get("photographs")),
+            Pooled.from_json(content["pooled"]) if content.get("pooled") else None,
+            tuple(content.get("notes", ())),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(

@@ -5,16 +5,18 @@ Numbers are those of ``metrics.csv``, with the digits that the command line show
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
+from voxseg.engine.photo_report import colours_of
 from voxseg.engine.report_sources import FoldFacts
 from voxseg.export.check_report import figure
-from voxseg.export.label_table import class_colours
+from voxseg.export.label_table import Colour, class_colours
 from voxseg.export.plots import Group, Panel, agreement_plots, box_plots, cohort_strip
 from voxseg.export.report_parts import ReportFigure, ReportLink, ReportSection, ReportTable
-from voxseg.metrics import EMPTY_POLICY, ClassScores, foreground_means
+from voxseg.metrics import ClassScores, foreground_means
 from voxseg.metrics.summary import FOREGROUND, WITH_BACKGROUND, Statistic, SummaryRow
 
 MOST_CLASSES = 24
@@ -22,6 +24,7 @@ MOST_CLASSES = 24
 _MOST_AGREEMENTS = 8
 _MOST_COLUMNS = 6  # classes with a column of their own in the table of cases
 _FEWEST_FOR_BOXES = 2
+_GREY: Colour = (150, 150, 150)
 
 _COLUMNS = (
     ("dice", "Dice", 3),
@@ -35,15 +38,17 @@ _COLUMNS = (
 
 def summary_section(evaluation: Evaluation) -> ReportSection:
     """Mean and deviation, median and quartiles of each class and score; how many are missing."""
+    shown = [one for one in _COLUMNS if one[0] in evaluation.metrics]
     rows = [
-        [row.name, *(_spread(evaluation, row, key, digits) for key, _, digits in _COLUMNS)]
+        [row.name, *(_spread(evaluation, row, key, digits) for key, _, digits in shown)]
         for row in evaluation.summary.rows
     ]
-    heads = [head for _, head, _ in _COLUMNS]
-    heads[2] += f"\nwithin {evaluation.tolerance_mm:g} mm"
+    within = f"\nwithin {evaluation.tolerance_mm:g} mm"
+    heads = [head + (within if key == "surface_dice" else "") for key, head, _ in shown]
     note = (
         "First line: mean ± standard deviation over cases (n - 1). Second line: median and "
-        "quartiles. A third line counts the cases in which a score is undefined. " + EMPTY_POLICY
+        "quartiles. A third line counts the cases in which a score is undefined. "
+        + " ".join([evaluation.policy, *(f"Also: {text}." for text in evaluation.notes)])
     )
     table = ReportTable("", ("class", *heads), rows, note)
     count = len(evaluation.scores)
@@ -52,20 +57,20 @@ def summary_section(evaluation: Evaluation) -> ReportSection:
 
 
 def fold_section(evaluation: Evaluation, folds: Sequence[FoldFacts]) -> ReportSection:
-    """Dice of each fold's held-out cases."""
+    """Dice of each fold's held-out cases; of photographs IoU."""
     labels = foreground(evaluation)[:_MOST_COLUMNS]
-    means = foreground_means(evaluation.scores)
+    means, score = evaluation.case_means(), attrgetter(evaluation.headline)
     rows = []
     for number, fold in enumerate(folds):
         cases = [case for case in fold.cases if case in evaluation.scores]
-        by_class = [[evaluation.scores[case][label].dice for case in cases] for label in labels]
+        by_class = [[score(evaluation.scores[case][label]) for case in cases] for label in labels]
         facts = (
             "-" if fold.steps is None else f"{fold.steps:,}",
             "-" if fold.seconds is None else f"{fold.seconds / 60:.1f}",
         )
-        dice = [_mean_sd(values, 3) for values in ([means[case] for case in cases], *by_class)]
-        rows.append([str(number), str(len(cases)), *dice, *facts])
-    columns = ("fold", "cases", "mean foreground Dice", *_named(evaluation, labels), "steps",
+        cells = [_mean_sd(values, 3) for values in ([means[case] for case in cases], *by_class)]
+        rows.append([str(number), str(len(cases)), *cells, *facts])
+    columns = ("fold", "cases", evaluation.headline_name, *_named(evaluation, labels), "steps",
                "minutes of training")  # fmt: skip
     note = "Mean ± standard deviation over the cases that the fold held out."
     return ReportSection("Folds", tables=(ReportTable("", columns, rows, note),))
@@ -80,22 +85,32 @@ def case_section(
     """Every case, worst first, with a link to its picture."""
     labels = foreground(evaluation)
     shown = labels if len(labels) <= _MOST_COLUMNS else []
-    dice, hd95, surface = (
-        foreground_means(evaluation.scores, key) for key in ("dice", "hd95_mm", "surface_dice")
+    score = attrgetter(evaluation.headline)
+    means = evaluation.case_means()
+    more = (
+        {}
+        if evaluation.is_images
+        else {
+            "mean surface\nDice": (evaluation.case_means("surface_dice"), 3),
+            "mean HD95\nmm": (evaluation.case_means("hd95_mm"), 2),
+            "sum of absolute\nvolume errors ml": (_volume_errors(evaluation), 2),
+        }
     )
+    if evaluation.is_images:
+        more["mean Dice"] = (evaluation.case_means("dice"), 3)
     rows = []
     for case in ranked:
         classes = evaluation.scores[case]
-        error = sum(abs(classes[label].volume_difference_ml) for label in labels)
         cells: list[str | ReportLink] = [ReportLink(case, anchors.get(case, ""))]
         cells += [str(fold_of.get(case, "-"))] if fold_of else []
-        cells += [number(dice[case], 3), *(number(classes[label].dice, 3) for label in shown)]
-        cells += [number(surface[case], 3), number(hd95[case], 2), number(error, 2)]
+        cells += [number(means[case], 3), *(number(score(classes[k]), 3) for k in shown)]
+        cells += [number(by_case[case], digits) for by_case, digits in more.values()]
         rows.append(cells)
-    columns = ["case", *(["fold"] if fold_of else []), "mean foreground\nDice"]
-    columns += [f"Dice\n{name}" for name in _named(evaluation, shown)]
-    columns += ["mean surface\nDice", "mean HD95\nmm", "sum of absolute\nvolume errors ml"]
-    note = "Sorted by mean foreground Dice. A name leads to the case's pictures, if it has some."
+    columns = ["case", *(["fold"] if fold_of else []), _broken(evaluation.headline_name)]
+    word = "IoU" if evaluation.is_images else "Dice"
+    columns += [f"{word}\n{name}" for name in _named(evaluation, shown)]
+    columns += list(more)
+    note = f"Sorted by {evaluation.headline_name}. A name leads to the case's pictures, if any."
     table = ReportTable("", tuple(columns), rows, note)
     return ReportSection("Cases, worst first", tables=(table,))
 
@@ -195,9 +210,9 @@ def volume_boxes(volumes: Mapping[str, Mapping[str, float]]) -> ReportFigure | N
 
 
 def foreground(evaluation: Evaluation) -> list[int]:
-    """Foreground classes, as every case has them."""
+    """Foreground classes, as every case has them; of photographs all."""
     labels = next(iter(evaluation.scores.values()), {})
-    return [label for label in labels if label != BACKGROUND]
+    return [label for label in labels if label != evaluation.means_without]
 
 
 def number(value: float, digits: int) -> str:
@@ -206,15 +221,22 @@ def number(value: float, digits: int) -> str:
 
 
 def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
-    """Dice and surface distance over cases, by class."""
+    """Dice and surface distance over cases, by class; of photographs IoU."""
     labels = foreground(evaluation)
     if len(evaluation.scores) < _FEWEST_FOR_BOXES or not labels:
         return []
-    colours = class_colours(labels)
+    colours = _box_colours(evaluation, labels)
     left_out = len(labels) - MOST_CLASSES
     panels = []
-    for key, axis, is_low in (("dice", "Dice", True), ("hd95_mm", "HD95, mm", False)):
-        groups = [Group("foreground mean", foreground_means(evaluation.scores, key))]
+    shown: tuple[tuple[str, str, bool], ...] = (
+        ("dice", "Dice", True),
+        ("hd95_mm", "HD95, mm", False),
+    )
+    mean = FOREGROUND
+    if evaluation.is_images:
+        shown, mean = (("iou", "IoU", True),), WITH_BACKGROUND
+    for key, axis, is_low in shown:
+        groups = [Group(mean, evaluation.case_means(key))]
         groups += [
             Group(
                 evaluation.class_names[label],
@@ -224,7 +246,7 @@ def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
             for label in labels[:MOST_CLASSES]
         ]
         if any(group.defined for group in groups):
-            top = 1 if key == "dice" else math.inf
+            top = 1 if is_low else math.inf
             panels.append(Panel(axis, groups, worst_is_low=is_low, limits=(0, top)))
     caption = (
         "A dot for each case; box: quartiles and median; whiskers: the last case within 1.5 times "
@@ -232,8 +254,30 @@ def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
     )
     if left_out > 0:
         caption += f" The first {MOST_CLASSES} of {len(labels)} classes."
-    alt = "Box plots of Dice and 95th percentile Hausdorff distance over cases, by class"
+    names = "IoU" if evaluation.is_images else "Dice and 95th percentile Hausdorff distance"
+    alt = f"Box plots of {names} over cases, by class"
     return [ReportFigure(box_plots(panels), alt, caption)] if panels else []
+
+
+def _box_colours(evaluation: Evaluation, labels: Sequence[int]) -> dict[int, Colour]:
+    """Colours of the classes: those of the page's pictures; grey for a background."""
+    if not evaluation.is_images:
+        return class_colours(labels)
+    return {**dict.fromkeys(labels, _GREY), **colours_of(evaluation)}
+
+
+def _volume_errors(evaluation: Evaluation) -> dict[str, float]:
+    """Sum of absolute volume errors over the foreground of each case."""
+    labels = foreground(evaluation)
+    return {
+        case: sum(abs(classes[label].volume_difference_ml) for label in labels)
+        for case, classes in evaluation.scores.items()
+    }
+
+
+def _broken(head: str) -> str:
+    """Break a head of a column before its last word."""
+    return "\n".join(head.rsplit(" ", 1))
 
 
 def _spread(evaluation: Evaluation, row: SummaryRow, key: str, digits: int) -> str:

@@ -16,17 +16,17 @@ from voxseg.data.check_header import StoredHeader, read_header
 from voxseg.data.check_set import FEWEST_FOR_OUTLIERS, usual_values
 from voxseg.data.volume import file_hash
 from voxseg.engine.evaluate import Evaluation
+from voxseg.engine.photo_report import class_warnings
 from voxseg.engine.report_sources import CaseFiles
 from voxseg.engine.report_tables import foreground
 from voxseg.errors import DataError
 from voxseg.export.report_parts import ReportTable
-from voxseg.metrics import foreground_means
 from voxseg.metrics.summary import in_cases
 
 TINY_VOXELS = 100
 """A true structure of fewer voxels is tiny: a voxel more or less moves its Dice by a percent."""
 _OUTLIER_DEVIATIONS = 3.5  # robust standard deviations below the median
-_SMALLEST_DEVIATION = 0.01  # of Dice; a set that varies less counts as varying by that much
+_SMALLEST_DEVIATION = 0.01  # of Dice or IoU; a set that varies less counts as varying by that much
 _MOST_NAMED = 5
 _XFORMS = ("unknown", "scanner", "aligned", "talairach", "mni", "template")
 
@@ -51,14 +51,17 @@ def score_warnings(evaluation: Evaluation, voxel_ml: Mapping[str, float]) -> lis
         if names:
             short = [Path(name).name for name in names]
             found.append(f"{in_cases(len(names))} {what}: {listed(short)}")
-    for label in foreground(evaluation):
-        found += _class_warnings(evaluation, label, voxel_ml)
-    found += dice_outliers(foreground_means(evaluation.scores))
+    if evaluation.is_images:  # a photograph need not show every class
+        found += class_warnings(evaluation)
+    else:
+        for label in foreground(evaluation):
+            found += _class_warnings(evaluation, label, voxel_ml)
+    found += outliers(evaluation.case_means(), evaluation.headline_name)
     return found
 
 
-def dice_outliers(means: Mapping[str, float]) -> list[str]:
-    """Name cases whose Dice lies far below the others'; nothing with fewer than five."""
+def outliers(means: Mapping[str, float], what: str) -> list[str]:
+    """Name cases whose mean lies far below the others'; nothing with fewer than five."""
     known = {case: value for case, value in means.items() if not math.isnan(value)}
     if len(known) < FEWEST_FOR_OUTLIERS:
         return []
@@ -66,7 +69,7 @@ def dice_outliers(means: Mapping[str, float]) -> list[str]:
     middle = float(np.median(values))
     deviation = max(1.4826 * float(np.median(np.abs(values - middle))), _SMALLEST_DEVIATION)
     return [
-        f"{case} has a mean foreground Dice of {value:.3f}, far below the others (median "
+        f"{case} has a {what} of {value:.3f}, far below the others (median "
         f"{middle:.3f}): look at its picture"
         for case, value in sorted(known.items(), key=lambda item: item[1])
         if (middle - value) / deviation > _OUTLIER_DEVIATIONS

@@ -18,8 +18,8 @@ from voxseg.engine.crossval import crossval
 from voxseg.engine.dealing import Dealing
 from voxseg.engine.device import choose_device
 from voxseg.engine.folds import Effort
-from voxseg.engine.loop import Progress
 from voxseg.engine.manifest import data_hashes, describe_device, git_commit, versions
+from voxseg.engine.progress import Progress
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import DataError, UsageError
 from voxseg.schemas import MANIFEST, METRICS, REPRODUCE, TRAIN_METRICS

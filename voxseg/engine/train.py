@@ -19,10 +19,11 @@ from voxseg.documents import write_document
 from voxseg.engine.cases import forget_prepared, prepare_cases
 from voxseg.engine.config import Config, build, dump, merge, read_toml
 from voxseg.engine.device import choose_compute, choose_device, deterministic
-from voxseg.engine.loop import Progress, TrainingRun, TrainResult
+from voxseg.engine.loop import TrainingRun
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
 from voxseg.engine.network import network_axes
 from voxseg.engine.planning import complete
+from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.ranks import ALONE, Ranks, joined
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.stop import stop_on_signals
@@ -301,14 +302,19 @@ def _write_metrics(
         name: None if math.isnan(d) else round(d, 5)
         for name, d in zip(names, result.class_dice, strict=False)
     }
-    best = None if math.isnan(result.best_dice) else round(result.best_dice, 5)
+    best, iou = (
+        None if math.isnan(score) else round(score, 5)
+        for score in (result.best_dice, result.best_iou)
+    )
     summary = {
         "validation_dice": best,
+        "validation_iou": iou,
+        "selected_by": config.train.select,
         "validation_dice_per_class": by_class,
         "steps": result.steps,
     }
     write_document(run / "metrics.json", TRAIN_METRICS, summary)
-    columns = ["epoch", "step", "loss", "learning_rate", "dice", "seconds"]
+    columns = ["epoch", "step", "loss", "learning_rate", "dice", "iou", "seconds"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

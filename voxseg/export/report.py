@@ -21,6 +21,7 @@ from voxseg.export.case_picture import (
     draw_case,
 )
 from voxseg.export.label_table import Colour, class_colours
+from voxseg.export.photo_picture import PHOTO_ERRORS
 from voxseg.export.report_parts import (
     ReportCase,
     ReportFigure,
@@ -45,6 +46,10 @@ class Report:
     title: str
     class_names: Mapping[int, str]
     """Class value -> name, background included; classes above 0 are in the legend."""
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    """Class value -> colour in legend and pictures; empty takes ``class_colours``."""
+    is_images: bool = False
+    """Whether the cases are photographs."""
     subtitle: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Name -> value, in the order of the page."""
@@ -76,7 +81,12 @@ def write_report(path: Path, report: Report) -> Path:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.tests["link"] = lambda cell: isinstance(cell, ReportLink)
-    colours = class_colours(report.class_names)
+    colours = report.colours or class_colours(report.class_names)
+    errors = (
+        PHOTO_ERRORS
+        if report.is_images
+        else {ERROR_NAMES[kind]: colour for kind, colour in ERROR_COLOURS.items()}
+    )
     # Unlike a loop's variable, map keeps no case while the next one is made.
     cases = list(map(partial(_drawn, colours=colours), report.cases))
     rows = {row for case in cases for row in case["rows"]}
@@ -85,7 +95,7 @@ def write_report(path: Path, report: Report) -> Path:
         cases=cases,
         anchors=_anchors(report, cases),
         legend=[(report.class_names[k], _hex(c)) for k, c in colours.items()],
-        error_legend=[(ERROR_NAMES[k], _hex(c)) for k, c in ERROR_COLOURS.items()],
+        error_legend=[(name, _hex(c)) for name, c in errors.items()],
         has_errors="errors" in rows,
         gradient=_gradient() if "uncertainty" in rows else "",
         is_drawn=any(case["png"] for case in cases),
@@ -97,15 +107,25 @@ def write_report(path: Path, report: Report) -> Path:
 
 def _drawn(case: ReportCase, colours: Mapping[int, Colour]) -> dict[str, Any]:
     """What the page needs of a case; its arrays are let go."""
+    if case.picture:
+        rows = {"errors"} if case.errors else set()
+        return {**_words(case), "caption": case.caption, "png": case.picture, "rows": rows}
     arrays = case.arrays
     has_errors = case.errors and {"prediction", "truth"} <= set(arrays)
+    return {
+        **_words(case),
+        "caption": caption_of(case),
+        "png": draw_case(case, colours) if arrays else b"",
+        "rows": {*arrays, *(("errors",) if has_errors else ())},
+    }
+
+
+def _words(case: ReportCase) -> dict[str, Any]:
+    """What stands around the picture."""
     return {
         "name": case.case_id,
         "anchor": case.anchor,
         "headline": case.headline,
-        "caption": caption_of(case),
-        "png": draw_case(case, colours) if arrays else b"",
-        "rows": {*arrays, *(("errors",) if has_errors else ())},
         "tables": case.tables,
         "figures": case.figures,
     }

@@ -76,6 +76,9 @@ class ReportCase:
     """Region map, drawn as borders in a row of its own; negative outside."""
     uncertainty: NDArray[Any] | None = None
     """In [0, 1], drawn in a row of its own."""
+    picture: bytes = b""
+    """PNG of a photograph that is drawn already, with errors if ``errors`` says so; instead of
+    arrays."""
     errors: bool = False
     """Draw where prediction and truth differ, and lead the planes through the worst of it."""
     caption: str = ""
