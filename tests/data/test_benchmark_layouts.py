@@ -101,6 +101,12 @@ def test_cityscapes_tells_of_coarse_parts(cityscapes, save_pictures):
     assert notes[-1] == "left aside: gtCoarse, the coarse labels"
 
 
+def test_other_photographs_in_cityscapes_folders(tmp_path, save_pictures):
+    save_pictures(tmp_path, "leftImg8bit/val/ulm/ulm_0_0_leftImg8bit_foggy_beta_0.02.png")
+    dataset = find_cases(tmp_path, need_labels=False)
+    assert (dataset.layout, len(dataset.cases)) == ("a folder of pictures", 1)
+
+
 def voc_mask(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray(np.array([[0, 15], [255, 1]], np.uint8))

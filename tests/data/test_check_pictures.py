@@ -172,7 +172,7 @@ def test_photographs_are_sampled_evenly(data):
 
 def test_percentiles_of_a_large_photograph_are_those_of_all_pixels(rng):
     pixels = rng.integers(0, 256, (3, 700, 900, 1)).astype(np.float32)
-    facts = picture_facts_of("a", picture_volume(pixels, "a.png"), None)
+    facts = picture_facts_of("a", picture_volume(pixels, "a.png"), None, {})
     exact = np.percentile(pixels[1], (0.5, 50, 99.5))
     np.testing.assert_allclose(facts.percentiles[1], exact, atol=2)
 

@@ -20,6 +20,7 @@ from voxseg.data.check_facts import (
     case_facts,
     case_hashes,
     fingerprint_of,
+    value_counts,
 )
 from voxseg.data.check_findings import (
     FileFacts,
@@ -229,12 +230,13 @@ def _examine_volume(case: Case, check: HeaderCheck, found: _Found) -> None:
 
 def _examine_picture(case: Case, check: HeaderCheck, found: _Found, dataset: Dataset) -> None:
     image, label = _read_case(case, check, found.findings)
+    counts = {} if label is None else value_counts(label.array)
     if label is not None:
-        found.findings.extend(picture_labels(case, label, dataset.label_set))
+        found.findings.extend(picture_labels(case, label, counts, dataset.label_set))
     found.findings.extend(picture_values(case, image, label))
     lacks = (case.label is not None and label is None) or (image is None and label is None)
     if not lacks and check.grids_agree:
-        found.facts.append(picture_facts_of(case.case_id, image, label))
+        found.facts.append(picture_facts_of(case.case_id, image, label, counts))
     if image is not None:
         found.hashes.append(picture_hashes(case.case_id, image, label))
 

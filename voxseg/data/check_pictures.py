@@ -16,7 +16,6 @@ from voxseg.data.check_facts import (
     CaseFacts,
     CaseHashes,
     digest,
-    value_counts,
 )
 from voxseg.data.check_findings import FileFacts, Finding, HeaderCheck, Pair, from_error
 from voxseg.data.image_masks import is_sbd_file, mask_shape
@@ -120,10 +119,12 @@ def picture_values(case: Case, image: Volume | None, label: Volume | None) -> It
         )  # fmt: skip
 
 
-def picture_facts_of(case_id: str, image: Volume | None, label: Volume | None) -> CaseFacts:
+def picture_facts_of(
+    case_id: str, image: Volume | None, label: Volume | None, counts: dict[int, int]
+) -> CaseFacts:
     """Measure a photograph (3, H, W, 1) and its mask; percentiles from a grid of its pixels.
 
-    Without the photograph, percentiles are left out.
+    Without the photograph, percentiles are left out. ``counts`` are the mask's pixels by value.
     """
     some = image or label
     if some is None:
@@ -149,7 +150,7 @@ def picture_facts_of(case_id: str, image: Volume | None, label: Volume | None) -
         foreground_share=1.0,
         foreground_ml=height * width / 1000,
         foreground_shape=some.shape,
-        label_voxels={} if label is None else value_counts(label.array),
+        label_voxels=counts,
     )
 
 
@@ -163,20 +164,20 @@ def picture_hashes(case_id: str, image: Volume, label: Volume | None) -> CaseHas
     )
 
 
-def picture_labels(case: Case, label: Volume, label_set: LabelSet | None) -> Iterator[Finding]:
-    """Report a mask of one value, or one in which nothing counts."""
-    low, high = int(label.array.min()), int(label.array.max())
-    ignored = set(label_set.ignore) if label_set is not None else set()
-    if ignored and set(value_counts(label.array)) <= ignored:
+def picture_labels(
+    case: Case, label: Volume, counts: dict[int, int], label_set: LabelSet | None
+) -> Iterator[Finding]:
+    """Report a mask of one value, or one in which nothing counts; ``counts`` by value."""
+    if label_set is not None and set(counts) <= set(label_set.ignore):
         yield Finding(
             "warning", "nothing-counts", case.case_id, label.path,
             f"mask {label.path} has only values that do not count",
             "check that it is the right file; nothing can be learnt from it",
         )  # fmt: skip
-    elif low == high:
+    elif len(counts) == 1:
         yield Finding(
             "note", "one-value", case.case_id, label.path,
-            f"mask {label.path} has but one value, {low}, in every pixel",
+            f"mask {label.path} has but one value, {min(counts)}, in every pixel",
             "nothing needs to be done if it is right",
         )  # fmt: skip
 

@@ -49,12 +49,13 @@ def find_cityscapes(root: Path, *, need_labels: bool) -> Dataset | None:
     images_at, labels_at = subfolder(root, _IMAGES), subfolder(root, _LABELS)
     if images_at is None:
         return None
+    cities = list(_cities(images_at, labels_at or root / "gtFine"))
+    if not any(city.cases for city in cities):
+        return None  # other names, such as those of its foggy or rainy versions
     if labels_at is None and need_labels:
         raise DataError(f"{root} holds leftImg8bit but no gtFine; unpack gtFine_trainvaltest.zip")
-    cities = list(_cities(images_at, labels_at or root / "gtFine"))
-    if need_labels:
-        for city in cities:
-            _refuse_lacking(city)
+    for city in cities if need_labels else ():
+        _refuse_lacking(city)
     cases = [case for city in cities for case in city.cases]
     if need_labels and labels_at is not None:
         _refuse_orphans(labels_at, {case.label for case in cases})
