@@ -85,7 +85,8 @@ def test_no_command_writes_where_it_reads(voxseg, data, tmp_path, monkeypatch, w
             ("check", data, "--report", out / "check.html"),
             ("split", data, "-o", out / "split.json"),
             ("train", data, "-o", out / "run", *TINY),
-            ("crossval", data, "-k", "2", "-o", out / "cv", *TINY),
+            # In this process, which is watched.
+            ("crossval", data, "-k", "2", "-o", out / "cv", *TINY, "--jobs", "0"),
             ("predict", out / "run", data / "images", "-o", out / "masks"),
             ("evaluate", data / "labels", data, "--json"),
             ("supervoxels", data / "images", "--labels", data / "labels", "-o", out / "maps"),

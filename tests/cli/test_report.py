@@ -8,7 +8,7 @@ import pytest
 
 TINY = (
     "--set", "train.patch_voxels=[16,16,16]", "--set", "train.steps_per_epoch=2",
-    "--set", "supervoxels.size_mm=3", "--epochs", "1", "--device", "cpu",
+    "--set", "supervoxels.size_mm=3", "--epochs", "1", "--device", "cpu", "--jobs", "0",
 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ RED_ZONE = 64 * 1024
 POISON = 0x7F
 """What red zones hold: floats of 3.4e38, integers near their end."""
 BUILDS = cache_folder() / "cuda_on_cpu"
-"""Where libraries are kept: the user's cache, for the processes of a run and for later runs."""
+"""Where libraries are kept: in the user's cache, shared by processes of a run and by later runs."""
 
 # As on a GPU: no fused multiply-add (see nvrtc.py), and memory is read as what the code says.
 _FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-ffp-contract=off"]
