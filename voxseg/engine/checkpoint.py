@@ -29,6 +29,10 @@ _MOST_CHANNELS = 1000
 """More input channels are damage, and a network for them would fill the memory."""
 
 
+class ForeignFileError(DataError):
+    """A torch file that voxseg has not written."""
+
+
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` (tensors, numbers, text, lists and dicts of them) atomically."""
     with replacing(path) as temporary:
@@ -46,7 +50,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint to the CPU; a run folder stands for its ``checkpoints/best.pt``.
 
     Raises:
-        DataError: there is no such file, or it is not a voxseg checkpoint.
+        DataError: there is no such file, or it is not a voxseg checkpoint; ``ForeignFileError`` if
+            it is of torch all the same.
     """
     path = checkpoint_path(path)
     broken = (
@@ -65,7 +70,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is not a voxseg checkpoint ({reason}); give a run folder, best.pt or last.pt"
         ) from None
     if not isinstance(content, dict) or "format" not in content or "model" not in content:
-        raise DataError(
+        raise ForeignFileError(
             f"{path} is a torch file, but not a voxseg checkpoint; give a run folder, best.pt or "
             "last.pt"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from voxseg.data.prepare import PrepareSettings
-from voxseg.engine.checkpoint import checkpoint_path, load_checkpoint
+from voxseg.engine.checkpoint import ForeignFileError, load_checkpoint
 from voxseg.engine.config import Config, ModelConfig, Network, build
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.models import (
@@ -94,9 +94,10 @@ def initialise_from(
     Besides voxseg's own checkpoints: ImageNet weights in torchvision's layout for networks with a
     ResNet, and published ENets.
     """
-    if path.is_file() and _is_foreign(path):
+    try:
+        content = load_checkpoint(path)
+    except ForeignFileError:
         return _published(network, path)
-    content = load_checkpoint(path)
     other = build(content["config"])
     if content["in_channels"] != in_channels:
         raise DataError(
@@ -181,15 +182,6 @@ _BUILD: dict[Network, Callable[[ModelConfig, int, int, int], SegmentationNetwork
 def _name(model: ModelConfig) -> str:
     pooled = f" {model.design}" if model.network in ("voxresnet", "enet") else ""
     return f"{model.network}{pooled}"
-
-
-def _is_foreign(path: Path) -> bool:
-    """Whether a torch file holds weights that others published; what is damaged is not."""
-    try:
-        content = torch.load(checkpoint_path(path), map_location="cpu", weights_only=True)
-    except Exception:  # whatever is wrong with it, load_checkpoint says it in words
-        return False
-    return isinstance(content, dict) and "format" not in content
 
 
 def _published(network: SegmentationNetwork, path: Path) -> str:
