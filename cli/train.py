@@ -16,7 +16,8 @@ from .progress import minutes, training_bar
 
 def train(
     data: Annotated[
-        Path, typer.Argument(help="Folder of volumes with labels, or a CSV/JSON list.")
+        Path,
+        typer.Argument(help="Folder of volumes or photographs with labels, or a CSV/JSON list."),
     ],
     output: options.Output,
     labels: options.Labels = None,
@@ -50,8 +51,8 @@ def train(
 ) -> None:
     """Train a network on DATA into the run folder OUTPUT.
 
-    Without --recipe, a Reduced (/8) VoxResNet V3 with SLIC supervoxels is set up from the data's
-    spacing and size, and what was chosen is printed.
+    Without --recipe, a network with SLIC supervoxels is set up from the data's spacing and size,
+    and what was chosen is printed: a Reduced (/8) VoxResNet V3, for photographs an ENet V3.
     """
     from voxseg.engine.options import training_request
     from voxseg.engine.train import dry_run_report
