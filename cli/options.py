@@ -38,7 +38,10 @@ Labels = Annotated[
 Split = Annotated[Path | None, typer.Option("--split", help="A split file (JSON).")]
 InitFrom = Annotated[
     Path | None,
-    typer.Option("--init-from", help="Run, checkpoint or published weights (ImageNet ResNet, ENet) to start from."),
+    typer.Option(
+        "--init-from",
+        help="Run, checkpoint or published weights (ImageNet ResNet, ENet) to start from.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run in -o stopped.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what lies in -o.")]
