@@ -8,6 +8,9 @@ from pathlib import Path
 # arrays this small, and where threads spin while they wait, it costs minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes that share out the tests get the size of a terminal, and tables would be made for it.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
 
 import numpy as np
 import pytest

@@ -10,7 +10,6 @@ The command line is made of these functions, and a test compares the parameters 
 """
 
 from collections.abc import Callable, Sequence
-from os import PathLike
 from pathlib import Path
 
 from voxseg.data.check import CheckReport, check_dataset, find_pairs
@@ -31,7 +30,7 @@ from voxseg.engine.convert import convert
 from voxseg.engine.dealing import Dealing, write_dealt
 from voxseg.engine.folds import Effort
 from voxseg.engine.operations import wanted_postprocessing
-from voxseg.engine.options import Place, Settings, as_path, training_request
+from voxseg.engine.options import Place, Settings, as_path, as_paths, training_request
 from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.report_commands import check_images, evaluation_source, prediction_source
 from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_source
@@ -196,7 +195,7 @@ def predict(
     check_page(as_path(report), overwrite=overwrite or skip_existing)
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),
-        inputs=_paths(inputs),
+        inputs=as_paths(inputs),
         output=Path(output),
         device=device,
         save_probabilities=save_probabilities,
@@ -282,7 +281,7 @@ def compare(
     )
     if output is not None:
         check_comparison_output(Path(output), overwrite=overwrite)
-    comparison = _compare.compare(_paths(runs), settings)
+    comparison = _compare.compare(as_paths(runs), settings)
     if output is not None:
         write_comparison(comparison, Path(output), overwrite=overwrite)
     return comparison
@@ -355,7 +354,7 @@ def supervoxels(
 ) -> _supervoxels.SupervoxelReport:
     """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
     request = _supervoxels.SupervoxelRequest(
-        inputs=_paths(images),
+        inputs=as_paths(images),
         output=Path(output),
         labels=as_path(labels),
         settings=SupervoxelSettings(
@@ -392,10 +391,3 @@ def _write_page(
     drawn = f"{len(written.drawn)} of {written.num_cases} cases drawn"
     say(f"page: {written.path} ({drawn}, {len(written.warnings)} warnings)")
     return written
-
-
-def _paths(places: Place | Sequence[Place]) -> tuple[Path, ...]:
-    """One place or several."""
-    if isinstance(places, str | PathLike):
-        return (Path(places),)
-    return tuple(Path(place) for place in places)

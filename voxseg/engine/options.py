@@ -82,3 +82,10 @@ def training_request(
 def as_path(place: Place | None) -> Path | None:
     """Make a path of it, if it is one at all."""
     return None if place is None else Path(place)
+
+
+def as_paths(places: Place | Sequence[Place]) -> tuple[Path, ...]:
+    """Make paths of one place or several."""
+    if isinstance(places, str | PathLike):
+        return (Path(places),)
+    return tuple(Path(place) for place in places)
