@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from voxseg.engine.compare import ComparedClass, Comparison
 
 
+_NAME, _NUMBER = 10, 6
+"""Least columns of a class's name and of a number."""
+
+
 def compare(
     runs: Annotated[
         list[Path],
@@ -109,7 +113,10 @@ def _difference_table(comparison: "Comparison", rows: list["ComparedClass"]) -> 
         interval = interval_text(metric, test.low, test.high)
         means = (test.mean_a, test.mean_b)
         lines.append([row.name, test.num_cases, *means, change, interval, row.verdict])
-    return _table(title, ("class", "n", a, b, "change", level, "verdict"), lines)
+    made = _table(title, ("class", "n", a, b, "change", level, "verdict"), lines)
+    for column in made.columns[2:4]:  # the runs' names may be long; their numbers are short
+        column.no_wrap, column.overflow, column.min_width = False, "fold", _NUMBER
+    return made
 
 
 def _test_table(rows: list["ComparedClass"]) -> Table:
@@ -131,6 +138,7 @@ def _test_table(rows: list["ComparedClass"]) -> Table:
 def _table(title: str, columns: tuple[str, ...], lines: Sequence[Sequence[object]]) -> Table:
     """Build a table that breaks the names of classes rather than numbers."""
     made = terminal.table(title, columns, lines)
+    made.columns[0].min_width = _NAME
     for column in made.columns[1:]:
         column.no_wrap = True
     return made
