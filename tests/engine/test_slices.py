@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from voxseg.data.orientation import Orientation
+from voxseg.data.patches import PatchSampler, PatchSettings
 from voxseg.data.prepare import Grid, Prepared, PrepareSettings, coordinate_channels
 from voxseg.data.superpixels import compact
+from voxseg.data.transforms import Augment, AugmentSettings
 from voxseg.engine.config import ModelConfig, PredictConfig
 from voxseg.engine.device import choose_compute
 from voxseg.engine.gather import Wanted
@@ -170,3 +172,17 @@ def test_channels_and_axes_of_sliced_data():
 def test_a_network_of_slices_refuses_volumes():
     with pytest.raises(UsageError, match=r"sees slices or photographs.*--plane"):
         build_network(ModelConfig(network="enet"), 1, 3, 3)
+
+
+def test_training_and_prediction_see_the_same_slices():
+    case = prepared((16, 12, 5), 2)
+    case = replace(case, label=np.zeros(case.shape, np.uint8), superpixels=None)
+    settings = PatchSettings(
+        voxels=(16, 12), class_share=0.0, coordinates=True, slice_axes=(2,), neighbours=1
+    )
+    still = AugmentSettings(flip_axes=(), affine_probability=0.0, intensity_probability=0.0)
+    sampler = PatchSampler([case], 2, settings, Augment(still, (16, 12)), seed=0)
+    look = SliceView(2, neighbours=1, coordinates=True)
+    slices = [slice_of(case, number, look).image for number in range(5)]
+    for image in sampler.batch(0, 8).image.numpy():
+        assert any(np.array_equal(image, one) for one in slices)
