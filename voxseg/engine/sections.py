@@ -1,0 +1,223 @@
+"""The sections of a configuration: labels, network, training, prediction.
+
+Those of the data stand where they are used: in ``voxseg.data``.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from voxseg.engine.device import Layout, Precision
+from voxseg.models import (
+    Context,
+    Depth,
+    Design,
+    FinestStride,
+    Fusion,
+    Norm,
+    OutputStride,
+    Reduce,
+    Version,
+)
+from voxseg.tasks.segmentation import LossKind
+
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
+Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelConfig:
+    """Which values the label files hold."""
+
+    values: tuple[int, ...] = ()
+    """Background first; empty takes every value found in the training labels."""
+    names: tuple[str, ...] = ()
+    """A name for each value; empty takes the data set's, or "class N"."""
+    colours: tuple[str, ...] = ()
+    """#rrggbb of each value, for masks of photographs; empty takes the data set's, or our own."""
+    ignore: tuple[int, ...] = ()
+    """Values of voxels that count neither in training nor in scores."""
+
+    def __post_init__(self) -> None:
+        both = sorted(set(self.values) & set(self.ignore))
+        if both:
+            raise ValueError(f"labels.values and labels.ignore both list {both}")
+        wrong = [one for one in self.colours if not _COLOUR.fullmatch(one)]
+        if wrong:
+            raise ValueError(f"labels.colours must be like #00ff7f, got {wrong[0]!r}")
+
+    @property
+    def palette(self) -> dict[int, tuple[int, int, int]] | None:
+        """Red, green, blue in 0 to 255 by value; None without colours."""
+        if not self.colours:
+            return None
+        parts = [bytes.fromhex(colour[1:]) for colour in self.colours]
+        return {v: (rgb[0], rgb[1], rgb[2]) for v, rgb in zip(self.values, parts, strict=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network; what another network than the chosen one has must keep its default."""
+
+    network: Network = "voxresnet"
+    """"voxresnet" sees volumes, or slices with ``data.plane``; the others see slices and images."""
+    design: Design = "V3"
+    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
+    reduce: Reduce = "max"
+    """Supervoxel pooling: "max" or "mean"."""
+    stages: int = 1
+    """VoxResNet's stride-2 stages: 3 is the full network, 1 the Reduced one."""
+    width_divisor: int = 8
+    """f: all widths of the full VoxResNet are divided by it."""
+    fusion: Fusion = "features"
+    """How VoxResNet's taps meet: "features", the classical "scores", or a "decoder"."""
+    widths: tuple[int, ...] = ()
+    """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ..."""
+    norm: Norm = "batch"
+    """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
+    version: Version = "released"
+    """Which ENet: "released", "script" or "port"."""
+    depth: Depth = 18
+    """Of the ResNet behind FCN, SMP and DeepLab: 18, 34, 50 or 101."""
+    finest_stride: FinestStride = 32
+    """FCN32s or FCN8s."""
+    context: Context = "vortex"
+    """DeepLab's: "aspp", "aspp+", "module-a5", "module-a9", "module-a13" or "vortex"."""
+    output_stride: OutputStride = 8
+    """DeepLab's: 8 or 16."""
+    multi_grid: tuple[int, ...] = (1, 2, 4)
+    """Factors on the dilations of DeepLab's last stage, one a block (ResNet-18 has two)."""
+    part: Literal["all", "encoder"] = "all"
+    """"encoder" trains ENet's encoder alone, the first of its two steps."""
+
+    def __post_init__(self) -> None:
+        if self.stages < 1 or self.width_divisor < 1:
+            raise ValueError("model.stages and model.width_divisor must be at least 1")
+        own = _OWN[self.network]
+        for one in dataclasses.fields(self):
+            given = getattr(self, one.name) != one.default
+            if given and one.name not in ("network", *own):
+                raise ValueError(
+                    f"model.{one.name} is nothing that {self.network} has; it has {', '.join(own)}"
+                )
+
+    @property
+    def pools(self) -> bool:
+        """Whether the network wants superpixels."""
+        return self.network in ("voxresnet", "enet") and self.design != "V0"
+
+    @property
+    def is_planar(self) -> bool:
+        """Whether the network sees two axes only."""
+        return self.network != "voxresnet"
+
+
+_OWN: dict[Network, tuple[str, ...]] = {
+    "voxresnet": (
+        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm",
+    ),
+    "enet": ("design", "reduce", "version", "part"),
+    "fcn": ("depth", "finest_stride"),
+    "smp": ("depth",),
+    "deeplab": ("depth", "context", "output_stride", "multi_grid"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How the network is trained."""
+
+    epochs: int = 50
+    steps_per_epoch: int = 50
+    batch_size: int = 2
+    """Patches of a step; under torchrun those of all processes together."""
+    sync_batchnorm: bool = True
+    """Under torchrun, batch statistics over all processes: the result of one process."""
+    patch_voxels: tuple[int, ...] = (64, 64, 64)
+    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
+    class_share: float = 0.67
+    """Share of patches centred near a voxel of a drawn class; the others fall anywhere."""
+    loss: LossKind = "dice_ce"
+    class_weights: Literal["none", "enet"] = "none"
+    """Of cross-entropy: "enet" is 1 / ln(c + p), p the class's share of the training pixels."""
+    class_weight_c: float = 1.02
+    """c: weights lie below 1 / ln(c); ENet's encoder has 1.2."""
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    momentum: float = 0.99
+    """Of SGD (Nesterov)."""
+    beta2: float = 0.999
+    """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
+    schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
+    """Learning rate over the run: "cosine", "poly" (power 0.9), "constant", or "step"."""
+    step_epochs: int = 100
+    """With "step": epochs after which the learning rate falls to a tenth, each time."""
+    warmup: float = 0.03
+    """Share of the run in which the learning rate rises from 0."""
+    ema_decay: float = 0.99
+    """Of the averaged weights that are validated and kept; 0 keeps the plain ones."""
+    clip_norm: float = 12.0
+    """Largest norm of the whole gradient; 0 does not clip."""
+    auxiliary_weight: float = 0.5
+    """Deep supervision's weight at the start; it decays linearly to 0.001 over the run."""
+    max_minutes: float = 0.0
+    """Wall-clock budget; 0 for none. The schedule then follows the clock if it is ahead."""
+    validate_every: int = 5
+    """Epochs between validations on whole volumes."""
+    select: Literal["dice", "iou"] = "dice"
+    """What the best weights are chosen by: mean foreground Dice, or mean IoU of all classes."""
+    freeze_batchnorm: bool = False
+    """Keep the batch norms' statistics and do not train their scales (DeepLab's later stages)."""
+    patience: int = 0
+    """Validations without a better score before stopping; 0 never stops early."""
+    precision: Precision = "auto"
+    """float32, bfloat16, float16, or auto: by device."""
+    memory_format: Layout = "auto"
+    """channels_last, contiguous, or auto: by device."""
+    workers: int = -1
+    """Processes that prepare cases and patches; -1: 2 with a GPU, else 0. Results are the same."""
+    seed: int = 0
+    deterministic: bool = False
+    """Only algorithms that repeat bit by bit; ops that have none are named."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
+        if self.workers < -1:
+            raise ValueError(f"train.workers must be -1 (by device) or more, got {self.workers}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"train.beta2 must be in [0, 1), got {self.beta2}")
+        if not 0 <= self.class_share <= 1:
+            raise ValueError(f"train.class_share must be in [0, 1], got {self.class_share}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}")
+        if any(n < 1 for n in self.patch_voxels):
+            raise ValueError(f"train.patch_voxels must be positive, got {self.patch_voxels}")
+        if self.class_weight_c <= 1:
+            raise ValueError(f"train.class_weight_c must be above 1, got {self.class_weight_c}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """How a volume is cut, predicted and put together again."""
+
+    window_voxels: tuple[int, ...] = (96, 96, 96)
+    """Size of one window where neither the whole volume nor exact tiles fit the budget."""
+    overlap: float = 0.5
+    """Fraction of a window shared with its neighbour, in [0, 1)."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which slices and images are seen with --tta, relative to their own."""
+    memory_gb: float = 0.0
+    """Budget for one forward pass; 0 takes half of what is free. Probabilities that must be kept
+    go to a file beside the output where they need more than it."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ValueError(f"predict.overlap must be in [0, 1), got {self.overlap}")
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError(f"predict.scales must be positive, got {self.scales}")
