@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxseg.data.label_sets import LabelSet
-from voxseg.data.names import is_image_file
+from voxseg.data.names import is_photograph_file
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Case:
     @property
     def is_image(self) -> bool:
         """Whether this is a photograph, not a volume."""
-        return bool(self.images) and is_image_file(self.images[0])
+        return bool(self.images) and is_photograph_file(self.images[0])
 
 
 @dataclass(frozen=True)
