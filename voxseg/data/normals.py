@@ -38,6 +38,11 @@ def is_coded_from_1(path: Path) -> bool:
     return bool(_FROM_1.search(path.name))
 
 
+def is_normals_file(path: Path | None) -> bool:
+    """Tell whether the name of a label says that it holds normals, not classes."""
+    return path is not None and (is_archive_file(path) or is_coded_from_1(path))
+
+
 def read_normals(path: Path) -> Volume:
     """Read a photograph's normals as float32 (3, H, W, 1), of length 1, or 0 where unknown.
 
