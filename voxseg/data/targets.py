@@ -1,6 +1,7 @@
 """What a network is to answer for a case: its label file, read as its task asks for."""
 
 from voxseg.data.cases import Case
+from voxseg.data.normals import read_normals
 from voxseg.data.reading import read_label
 from voxseg.data.volume import Volume
 
@@ -16,11 +17,14 @@ def read_target(case: Case, consensus: int = CONSENSUS) -> Volume | None:
         consensus: of boundaries: annotators who must have drawn one.
 
     Returns:
-        Of segmentation int32 (X, Y, Z) values as in the file. None for a case without a file.
+        Of segmentation int32 (X, Y, Z) values as in the file; of normals float32 (3, H, W, 1). None
+        for a case without a file.
 
     Raises:
         DataError: The file is not what it must be.
     """
     if case.label is None:
         return None
+    if case.task == "normals":
+        return read_normals(case.label)
     return read_label(case.label)
