@@ -82,9 +82,9 @@ class Augment:
     """Vary one patch: size, affine, flips, intensity, bias field, noise.
 
     A call takes and gives the same dict of arrays: ``image`` (C, *S) float32, ``coordinates``
-    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent, and of surface
-    normals ``normals`` (3, *S) float32 instead of a label. What an affine
-    turns or a factor resizes is cut in another size, and its centre is kept.
+    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent, or in a label's
+    place ``normals`` (3, *S) float32 of a photograph, whose vectors turn with the picture. What an
+    affine turns or a factor resizes is cut in another size, and its centre is kept.
 
     Args:
         settings: how strongly.
@@ -190,7 +190,7 @@ class Augment:
                 # coordinate along the mirrored axis.
                 sample["coordinates"][axis] *= -1
             if "normals" in sample:
-                sample["normals"] = mirror_vectors(sample["normals"], axis)
+                sample["normals"] = mirror_vectors(sample["normals"], axes.index(axis))
         return sample
 
 
