@@ -149,4 +149,5 @@ class Predictor:
             data=self.config.data,
             flip_axes=self.config.augment.flip_axes if tta else (),
             scales=self.config.predict.scales if tta else (1.0,),
+            shorter_side=self.config.predict.shorter_side if tta else 0,
         )
