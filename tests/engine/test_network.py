@@ -69,6 +69,7 @@ def test_settings_of_another_network_are_refused():
         build({"model": {"depth": 50}})
     with pytest.raises(UsageError, match=r"model.context must be one of .*, got 'vortx'; did you"):
         build({"model": {"network": "deeplab", "context": "vortx"}})
+    assert build({"model": {"network": "sunet", "output_stride": 2}}).model.output_stride == 2
 
 
 def test_a_network_that_cannot_be_is_refused_in_words():
