@@ -22,6 +22,7 @@ from voxseg.engine.sections import LabelConfig as LabelConfig
 from voxseg.engine.sections import ModelConfig as ModelConfig
 from voxseg.engine.sections import Network as Network
 from voxseg.engine.sections import PredictConfig as PredictConfig
+from voxseg.engine.sections import TaskConfig as TaskConfig
 from voxseg.engine.sections import TrainConfig as TrainConfig
 from voxseg.errors import UsageError
 
@@ -30,6 +31,7 @@ from voxseg.errors import UsageError
 class Config:
     """Everything that decides a run."""
 
+    task: TaskConfig = field(default_factory=TaskConfig)
     labels: LabelConfig = field(default_factory=LabelConfig)
     data: PrepareSettings = field(default_factory=PrepareSettings)
     supervoxels: SupervoxelSettings = field(default_factory=SupervoxelSettings)
@@ -37,6 +39,12 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     predict: PredictConfig = field(default_factory=PredictConfig)
+
+    @property
+    def num_outputs(self) -> int:
+        """Channels of the network's answer: a class each, one of boundaries, three of normals."""
+        kind = self.task.kind
+        return {"boundaries": 1, "normals": 3}.get(kind, len(self.labels.values))
 
 
 def recipe_names() -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.slices import SliceView, looks, run_slices
 from voxseg.engine.streaming import View, run_pass
 from voxseg.errors import VoxsegError
+from voxseg.tasks.answers import Answer, Shares
 
 _ALLOCATION_FAILED = (
     "can't allocate memory", "not enough memory", "out of memory", "cannot allocate memory",
@@ -44,10 +45,18 @@ class Ensemble:
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which slices are seen; each is a member."""
 
+    answer: Answer | None = None
+    """How the networks' outputs are read; None: as classes."""
+
+    @property
+    def read_as(self) -> Answer:
+        """How the networks' outputs are read."""
+        return self.answer or Shares(self.networks[0].num_classes)
+
     @property
     def num_classes(self) -> int:
-        """N."""
-        return self.networks[0].num_classes
+        """N, or the number of values of another task."""
+        return self.read_as.channels
 
     @property
     def looks(self) -> tuple[SliceView, ...]:
@@ -104,6 +113,7 @@ def predict_probabilities(
     data: PrepareSettings,
     *,
     flip_axes: Sequence[int] = (),
+    answer: Answer | None = None,
 ) -> np.ndarray:
     """Class probabilities of one prepared volume, in memory.
 
@@ -114,15 +124,17 @@ def predict_probabilities(
         settings: windows and memory budget.
         data: coordinate channels and slices, as in training.
         flip_axes: spatial axes for test-time flips; the mean over all combinations is returned.
+        answer: how the network's outputs are read; None: as classes.
 
     Returns:
-        (num_classes, *S) float32, summing to 1 over classes.
+        (num_classes, *S) float32, summing to 1 over classes; the values of another task.
     """
     ensemble = Ensemble(
         networks=(network,),
         compute=compute,
         data=data,
         flip_axes=tuple(flip_axes),
+        answer=answer,
     )
     gathered, _ = gather(ensemble, case, settings, Wanted())
     assert isinstance(gathered.probabilities, np.ndarray)
@@ -210,13 +222,13 @@ def _run(
         for network, plan in zip(ensemble.networks, plans, strict=True):
             for look in ensemble.looks:
                 gathered.start()
-                run_slices(network, case, look, compute, settings, gathered)
+                run_slices(network, case, look, compute, settings, gathered, ensemble.read_as)
             if ensemble.looks:
                 continue
             for flips in _flip_combinations(ensemble.flip_axes):
                 gathered.start()
                 view = View(case, compute, coordinates=ensemble.data.coordinates, flips=flips)
-                run_pass(network, view, compute, plan, gathered)
+                run_pass(network, view, compute, plan, gathered, ensemble.read_as)
     except BaseException:
         gathered.close()
         raise

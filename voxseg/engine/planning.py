@@ -10,6 +10,7 @@ from voxseg.data.check import CheckReport, Fingerprint
 from voxseg.data.label_sets import label_values
 from voxseg.data.layouts import Dataset
 from voxseg.engine.config import Config, build, merge
+from voxseg.engine.task_settings import task_labels, with_task
 from voxseg.errors import DataError, UsageError
 
 _SPACING_SPREAD = 1.1  # volumes whose voxels differ by more than a tenth are brought to one size
@@ -36,10 +37,13 @@ def complete(
     fingerprint = report.fingerprint
     if fingerprint is None:
         raise DataError("no case of the data set could be read; check the folder")
+    settings = with_task(settings, dataset)
     plan = _plan_images if dataset.is_images else _plan
     tables = merge(plan(fingerprint, settings, say), settings) if planned else dict(settings)
     tables = _with_plane(tables, dataset)
     config = build(tables)
+    if config.task.kind != "segmentation":
+        return build(merge(tables, {"labels": task_labels(config, dataset)}))
     found = fingerprint.label_values
     if not config.labels.values:
         tables = merge(tables, {"labels": _labels(found, dataset, config.labels.ignore, say)})

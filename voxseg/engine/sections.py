@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from voxseg.data.boundaries import Disputed
+from voxseg.data.cases import TaskKind
 from voxseg.engine.device import Layout, Precision
 from voxseg.models import (
     Context,
@@ -24,6 +26,24 @@ from voxseg.tasks.segmentation import LossKind
 
 _COLOUR = re.compile("#[0-9a-fA-F]{6}")
 Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What is asked of the network."""
+
+    kind: TaskKind = "segmentation"
+    """"segmentation", "boundaries", "normals" or "classification"; by default what the labels of
+    the data set are about."""
+    consensus: int = 3
+    """Of boundaries: how many annotators must have drawn one."""
+    disputed: Disputed = "ignored"
+    """Of boundaries: what a pixel is that fewer annotators drew: "ignored", or "negative" as where
+    there is no boundary."""
+
+    def __post_init__(self) -> None:
+        if self.consensus < 1:
+            raise ValueError(f"task.consensus must be at least 1, got {self.consensus}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +186,9 @@ class TrainConfig:
     """Wall-clock budget; 0 for none. The schedule then follows the clock if it is ahead."""
     validate_every: int = 5
     """Epochs between validations on whole volumes."""
-    select: Literal["dice", "iou"] = "dice"
-    """What the best weights are chosen by: mean foreground Dice, or mean IoU of all classes."""
+    select: Literal["auto", "dice", "iou"] = "auto"
+    """What the best weights are chosen by: mean foreground "dice", mean "iou" of all classes, or
+    "auto": Dice, and of other tasks than segmentation their own score."""
     freeze_batchnorm: bool = False
     """Keep the batch norms' statistics and do not train their scales (DeepLab's later stages)."""
     patience: int = 0

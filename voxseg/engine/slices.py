@@ -21,6 +21,7 @@ from voxseg.engine.memory import plan_memory
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.streaming import View, run_pass
 from voxseg.engine.tiles import Region
+from voxseg.tasks.answers import Answer
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def run_slices(
     compute: Compute,
     settings: PredictConfig,
     gathered: Gathered,
+    answer: Answer,
 ) -> None:
     """Run one member over all slices of a case and hand its probabilities over.
 
@@ -65,14 +67,15 @@ def run_slices(
         compute: device, precision, memory layout.
         settings: memory budget of a slice, and windows.
         gathered: takes the probabilities.
+        answer: how the network's outputs are read.
     """
     for number in range(case.shape[look.axis]):
         one = slice_of(case, number, look)
-        sink = _Slice(network.num_classes, one.shape)
+        sink = _Slice(answer, one.shape)
         in_plane = [look.plane.index(axis) for axis in look.flips if axis != look.axis]
         view = View(one, compute, coordinates=False, flips=in_plane)
         plan = plan_memory(network, one.shape, compute, settings, supervoxels=view.count)
-        run_pass(network, view, compute, plan, sink)
+        run_pass(network, view, compute, plan, sink, answer)
         own = tuple(case.shape[axis] for axis in look.plane)
         gathered.add(
             _place(case.shape, number, look), np.expand_dims(sink.sized(own), look.axis + 1)
@@ -119,8 +122,9 @@ def resized(image: Tensor, size: Sequence[int]) -> Tensor:
 class _Slice:
     """Takes the probabilities of one slice, part by part."""
 
-    def __init__(self, num_classes: int, shape: tuple[int, ...]) -> None:
-        self._values = np.empty((num_classes, *shape), np.float32)
+    def __init__(self, answer: Answer, shape: tuple[int, ...]) -> None:
+        self._answer = answer
+        self._values = np.empty((answer.channels, *shape), np.float32)
 
     def add(self, region: Region, probabilities: np.ndarray) -> None:
         """Take in probabilities (N, *region)."""
@@ -130,8 +134,7 @@ class _Slice:
         """(N, *size) float32, summing to 1 over classes."""
         if self._values.shape[1:] == size:
             return self._values
-        values = resized(torch.from_numpy(self._values), size).clamp_(0, 1)
-        return (values / values.sum(0, keepdim=True)).numpy()
+        return self._answer.tidied(resized(torch.from_numpy(self._values), size)).numpy()
 
 
 def _place(shape: Sequence[int], number: int, look: SliceView) -> Region:

@@ -22,6 +22,7 @@ from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.tiles import Region, Tiling, Windows
 from voxseg.models import ENet, SplitMergeFCN, VoxResNet
 from voxseg.ops.running_pool import RunningPool
+from voxseg.tasks.answers import Answer
 
 Step = Callable[[Tensor], Tensor]
 """From an image (1, C, *outer) to features, or logits."""
@@ -58,7 +59,7 @@ class View:
         self._case = case
         self._compute = compute
         self._coordinates = coordinates
-        self._flips = tuple(flips)
+        self.flips = tuple(flips)
         superpixels = case.superpixels
         self.count = 1 if superpixels is None else max(1, int(superpixels.max()) + 1)
         """Number of supervoxels, for pooling."""
@@ -69,28 +70,28 @@ class View:
         part = self._case.image[(slice(None), *there)]
         if self._coordinates:
             position = coordinate_channels(self._case.mask_box, there)
-            for axis in self._flips:
+            for axis in self.flips:
                 position[axis] *= -1  # a mirrored head lies at mirrored positions
             part = np.concatenate([part, position])
-        image = self._tensor(np.flip(part, tuple(a + 1 for a in self._flips)))
+        image = self._tensor(np.flip(part, tuple(a + 1 for a in self.flips)))
         return image.contiguous(memory_format=self._compute.memory_format)
 
     def superpixels(self, region: Region) -> Tensor:
         """(1, *region) on the device."""
         assert self._case.superpixels is not None
-        return self._tensor(np.flip(self._case.superpixels[self.back(region)], self._flips))
+        return self._tensor(np.flip(self._case.superpixels[self.back(region)], self.flips))
 
     def back(self, region: Region) -> Region:
         """Where a region lies in the case itself."""
         return tuple(
-            slice(n - part.stop, n - part.start) if axis in self._flips else part
+            slice(n - part.stop, n - part.start) if axis in self.flips else part
             for axis, (part, n) in enumerate(zip(region, self.shape, strict=True))
         )
 
     def unflip(self, values: Tensor) -> np.ndarray:
         """(N, *region) on the CPU, the right way round."""
         array: np.ndarray = values.cpu().numpy()
-        return np.flip(array, tuple(a + 1 for a in self._flips))
+        return np.flip(array, tuple(a + 1 for a in self.flips))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         # torch refuses steps backwards, which NumPy calls contiguous along an axis of one.
@@ -106,9 +107,18 @@ class Sink(Protocol):
 
 
 def run_pass(
-    network: SegmentationNetwork, view: View, compute: Compute, plan: MemoryPlan, sink: Sink
+    network: SegmentationNetwork,
+    view: View,
+    compute: Compute,
+    plan: MemoryPlan,
+    sink: Sink,
+    answer: Answer,
 ) -> None:
-    """Run a network over what ``view`` shows and hand its probabilities to ``sink``."""
+    """Run a network over what ``view`` shows and hand its probabilities to ``sink``.
+
+    ``answer`` says how its outputs are read: of other tasks than segmentation, what is said of
+    probabilities holds for their values.
+    """
     kept: list[Piece] = []
     step = _step(network, plan)
 
@@ -136,16 +146,17 @@ def run_pass(
             walk(add)
             pooled = pool.result()
 
-        def answer(piece: Piece) -> None:
+        def finish(piece: Piece) -> None:
             logits = piece.features
             if pooling is not None and pooled is not None:
                 superpixels = view.superpixels(piece.outer)
                 logits = pooling.classify(logits, superpixels, view.count, pooled)
-            probabilities = piece.cut(logits)[0].float().softmax(0)
+            values = answer.values(piece.cut(logits)[0])
             del logits
-            sink.add(view.back(piece.core), view.unflip(probabilities))
+            found = answer.mirrored(view.unflip(values), view.flips)
+            sink.add(view.back(piece.core), found)
 
-        walk(answer)
+        walk(finish)
 
 
 def _step(network: SegmentationNetwork, plan: MemoryPlan) -> Step:
