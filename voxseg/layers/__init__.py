@@ -4,6 +4,7 @@ from voxseg.layers.aspp import ASPP as ASPP
 from voxseg.layers.enet import ENetDecoder as ENetDecoder
 from voxseg.layers.enet import ENetEncoder as ENetEncoder
 from voxseg.layers.smp import SMP as SMP
+from voxseg.layers.stacked_unet import UNetModule as UNetModule
 from voxseg.layers.superpixel import SuperpixelBranch as SuperpixelBranch
 from voxseg.layers.superpixel import SuperpixelClassifier as SuperpixelClassifier
 from voxseg.layers.superpixel import pool_scores as pool_scores
