@@ -56,7 +56,10 @@ def sets(boundaries, normals):
     return {"boundaries": boundaries, "normals": normals}
 
 
-HEADLINES = {"boundaries": ("pixel AP", "ods", "f"), "normals": ("mean angle", "mean_degrees",) * 2}
+HEADLINES = {
+    "boundaries": ("pixel AP", "ods", "f"),
+    "normals": ("mean angle", "mean_degrees", "mean_degrees"),
+}
 
 
 @pytest.mark.parametrize("task", ["boundaries", "normals"])
