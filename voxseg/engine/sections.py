@@ -25,6 +25,7 @@ from voxseg.models import (
     Variant,
     Version,
 )
+from voxseg.tasks.boundaries import Balance
 from voxseg.tasks.segmentation import LossKind
 
 Blend = Literal["gaussian", "even"]
@@ -42,6 +43,8 @@ class TaskConfig:
     the data set are about."""
     consensus: int = 3
     """Of boundaries: how many annotators must have drawn one."""
+    balance: Balance = "image"
+    """Of boundaries: count as much as the rest of the "image", or of the "batch"."""
     disputed: Disputed = "ignored"
     """Of boundaries: what a pixel is that fewer annotators drew: "ignored", or "negative" as where
     there is no boundary."""
