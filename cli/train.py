@@ -93,6 +93,8 @@ def train(
     if as_json:
         content = {
             "checkpoint": str(result.checkpoint),
+            "score": result.score,
+            "score_name": result.score_name,
             "dice": result.best_dice,
             "iou": result.best_iou,
             "class_dice": result.class_dice,
@@ -101,10 +103,16 @@ def train(
         }
         terminal.print_json(document(TRAIN, content))
         return
+    if result.score_name in ("Dice", "IoU"):
+        found = (
+            f"Dice {terminal.cell(result.best_dice)} (foreground), IoU "
+            f"{terminal.cell(result.best_iou)} (all classes)"
+        )
+    else:
+        found = f"{result.score_name} {terminal.cell(result.score)}"
     screen.print(
-        f"trained {result.steps} steps in {minutes(result.seconds)}; validation Dice "
-        f"{terminal.cell(result.best_dice)} (foreground), IoU {terminal.cell(result.best_iou)} "
-        f"(all classes); {result.checkpoint}",
+        f"trained {result.steps} steps in {minutes(result.seconds)}; validation {found}; "
+        f"{result.checkpoint}",
         markup=False,
     )
     screen.print(f"next: voxseg predict {output} IMAGES -o PREDICTIONS", markup=False)

@@ -22,13 +22,15 @@ def batch(size=64):
 
 
 def settings(**more):
-    return TrainConfig(loss="ce", seed=3, **more)
+    return Config(
+        labels=LabelConfig(values=(0, 1, 2)), train=TrainConfig(loss="ce", seed=3, **more)
+    )
 
 
 def test_split_merge_pooling_trains_on_one_sub_grid_of_the_whole_answer():
     torch.manual_seed(0)
     network = build_network(ModelConfig(network="smp"), 3, 3, 2)
-    supervision = Supervision(settings(freeze_batchnorm=True), COMPUTE, 3)
+    supervision = Supervision(settings(freeze_batchnorm=True), COMPUTE)
     one = batch()
     losses = [supervision(network, one, step, 0.0) for step in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
@@ -69,7 +71,7 @@ def test_class_weights_reach_the_loss():
     network = build_network(ModelConfig(network="fcn"), 3, 3, 2)
     weight = torch.tensor([1.0, 2.0, 8.0])
     one = batch()
-    found = Supervision(settings(freeze_batchnorm=True), COMPUTE, 3, weight)(network, one, 0, 0.0)
+    found = Supervision(settings(freeze_batchnorm=True), COMPUTE, weight)(network, one, 0, 0.0)
     with torch.no_grad():
         logits = network(one.image)
     label = one.label[:, 0].long()
@@ -96,7 +98,7 @@ def test_weights_follow_the_shares_of_the_training_pixels(c):
         label = np.array([[0, 0, 0, 1], [0, 0, IGNORED, IGNORED]], np.uint8)
 
     labels = LabelConfig(values=(0, 7), ignore=(9,))
-    train = settings(class_weights="enet", class_weight_c=c)
+    train = TrainConfig(class_weights="enet", class_weight_c=c)
     found = training_weights(Config(labels=labels, train=train), [Labelled(), Labelled()])
     torch.testing.assert_close(found, class_weights(torch.tensor([10, 2]), c))
-    assert training_weights(Config(labels=labels, train=settings()), [Labelled()]) is None
+    assert training_weights(Config(labels=labels, train=TrainConfig()), [Labelled()]) is None

@@ -14,10 +14,11 @@ from typing import Any
 
 from voxseg.data.cases import Case
 from voxseg.data.names import case_name
+from voxseg.data.normals import is_normals_file
 from voxseg.errors import DataError
 
 CASE_COLUMNS = ("case", "case_id", "id", "subject")
-_LABEL_COLUMNS = ("label", "seg", "mask")
+_LABEL_COLUMNS = ("label", "seg", "mask", "normals")
 _IMAGE_COLUMN = re.compile(r"^image_?(\d*)$")
 _LABELLED_KEYS = ("training", "train", "validation", "val")
 _HELD_OUT_KEYS = ("test", "testing")
@@ -41,14 +42,14 @@ def read_csv(path: Path) -> list[Case]:
             "row for each case"
         )
     case_column = next((header[name] for name in CASE_COLUMNS if name in header), None)
-    label_column = next((header[name] for name in _LABEL_COLUMNS if name in header), None)
+    label_key = next((name for name in _LABEL_COLUMNS if name in header), "label")
     return [
         _case(
             path,
             f"line {number}",
             {
                 "image": [row[column] for _, column in images],
-                "label": row[label_column] if label_column else None,
+                label_key: row[header[label_key]] if label_key in header else None,
                 "case": row[case_column] if case_column else None,
             },
         )
@@ -160,12 +161,14 @@ def _case(path: Path, where: str, fields: Mapping[str, Any]) -> Case:
     if not names:
         raise DataError(f"{where} of {path} names no image; fill it in or remove it")
     files = tuple(_existing(path, where, name) for name in names)
-    label = next((fields[key] for key in _LABEL_COLUMNS if fields.get(key)), None)
+    kind = next((key for key in _LABEL_COLUMNS if fields.get(key)), None)
+    label = _existing(path, where, fields[kind]) if kind else None
     case_id = next((fields[key] for key in CASE_COLUMNS if fields.get(key)), None)
     return Case(
         case_id=str(case_id).strip() if case_id else case_name(files[0]),
         images=files,
-        label=_existing(path, where, label) if label else None,
+        label=label,
+        task="normals" if kind == "normals" or is_normals_file(label) else "segmentation",
     )
 
 

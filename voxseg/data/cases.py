@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from voxseg.data.label_sets import LabelSet
-from voxseg.data.names import is_image_file
+from voxseg.data.names import is_photograph_file
 
 TaskKind = Literal["segmentation", "boundaries", "normals", "classification"]
 """What is asked of a network: a class for every voxel, where things end, which way surfaces face,
@@ -39,7 +39,7 @@ class Case:
     @property
     def is_image(self) -> bool:
         """Whether this is a photograph, not a volume."""
-        return bool(self.images) and is_image_file(self.images[0])
+        return bool(self.images) and is_photograph_file(self.images[0])
 
 
 @dataclass(frozen=True)

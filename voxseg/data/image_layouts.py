@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from voxseg.data.camvid import find_camvid
-from voxseg.data.cases import Dataset
+from voxseg.data.cases import Dataset, TaskKind
 from voxseg.data.cityscapes import find_cityscapes
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, subfolders
 from voxseg.data.image_masks import read_mask
@@ -33,14 +33,14 @@ from voxseg.data.pairing import (
 from voxseg.data.voc import find_voc
 from voxseg.errors import DataError
 
-_IMAGE_FOLDERS = (
+IMAGE_FOLDERS = (
     "images", "image", "imgs", "img", "imagestr", "jpegimages", "photos", "pictures", "frames",
 )  # fmt: skip
 _LABEL_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentations",
     "segmentation", "segmentationclass", "groundtruth", "ground_truth", "gt", "labelstr",
 )  # fmt: skip
-_PARTS = {
+PART_FOLDERS = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
@@ -87,7 +87,7 @@ def find_photographs(root: Path, labels: Path | None, *, need_labels: bool) -> D
 
 def _places(root: Path) -> tuple[str, list[_Place]]:
     """Tell how images and masks are kept apart below ``root``."""
-    images, labels = _called(root, _IMAGE_FOLDERS), _called(root, _LABEL_FOLDERS)
+    images, labels = folder_called(root, IMAGE_FOLDERS), folder_called(root, _LABEL_FOLDERS)
     waiting = [
         _Place(folder, None, folder.name)
         for folder in subfolders(root)
@@ -97,11 +97,11 @@ def _places(root: Path) -> tuple[str, list[_Place]]:
         return "folders of images and masks", [_Place(images, labels), *waiting]
     places = []
     for folder in subfolders(root):
-        if folder.name.lower() not in _PARTS:
+        if folder.name.lower() not in PART_FOLDERS:
             continue
         beside = [folder.with_name(folder.name + ending) for ending in _BESIDE]
         apart = next((place for place in beside if place.is_dir()), None)
-        inside = _called(folder, _IMAGE_FOLDERS), _called(folder, _LABEL_FOLDERS)
+        inside = folder_called(folder, IMAGE_FOLDERS), folder_called(folder, _LABEL_FOLDERS)
         if apart is not None:
             places.append(_Place(folder, apart, folder.name))
         elif inside[0] is not None:
@@ -113,7 +113,7 @@ def _places(root: Path) -> tuple[str, list[_Place]]:
     return "pairs of pictures", [_Place(root, None)]
 
 
-def _called(root: Path, names: Sequence[str]) -> Path | None:
+def folder_called(root: Path, names: Sequence[str]) -> Path | None:
     """Return the folder in ``root`` with the first of these names, in any case."""
     found = {folder.name.lower(): folder for folder in subfolders(root)}
     return next((found[name] for name in names if name in found), None)
@@ -131,6 +131,33 @@ def _paired(layout: str, places: Sequence[_Place], need_labels: bool) -> Dataset
         found.update({len(sources) + index: path for index, path in pairs.items()})
         sources += here
         orphans += alone
+    return assembled(layout, sources, found, orphans, need_labels=need_labels)
+
+
+def assembled(
+    layout: str,
+    sources: Sequence[Source],
+    found: dict[int, Path],
+    orphans: Sequence[Path],
+    *,
+    need_labels: bool,
+    label_ending: str = "_mask.png",
+    task: TaskKind = "segmentation",
+) -> Dataset:
+    """Make a data set of photographs, and tell its parts by their outermost folders.
+
+    Args:
+        layout: what was recognised.
+        sources: photographs.
+        found: the label of each by its index.
+        orphans: labels without a photograph.
+        need_labels: as for ``find_cases``.
+        label_ending: what the name of a label that is missing would end in, for the message.
+        task: what labels are about.
+
+    Raises:
+        DataError: a photograph lacks its label or a label its photograph.
+    """
     parts = [_part(source) for source in sources]
     tested = [index for index in found if parts[index] == "test"]
     is_apart = [
@@ -143,8 +170,9 @@ def _paired(layout: str, places: Sequence[_Place], need_labels: bool) -> Dataset
     ]
     needed = [index for index, bare in enumerate(is_bare) if not bare]
     again = {place: found[index] for place, index in enumerate(needed) if index in found}
-    refuse_unpaired([sources[index] for index in needed], again, orphans, need_labels)
-    cases = name_cases(sources, found)
+    kept = [sources[index] for index in needed]
+    refuse_unpaired(kept, again, orphans, need_labels, label_ending)
+    cases = [replace(case, task=task) for case in name_cases(sources, found)]
     by_part: dict[str, list[str]] = {}
     for case, part, apart in zip(cases, parts, is_apart, strict=True):
         if not apart:
@@ -183,7 +211,7 @@ def _pairs(place: _Place, need_labels: bool) -> tuple[list[Source], dict[int, Pa
 
 def _part(source: Source) -> str:
     """Return which part a source's outermost folder names, "" for none."""
-    return _PARTS.get(source.folder.parts[0].lower(), "") if source.folder.parts else ""
+    return PART_FOLDERS.get(source.folder.parts[0].lower(), "") if source.folder.parts else ""
 
 
 def _as_gta5(dataset: Dataset) -> Dataset:

@@ -10,16 +10,21 @@ laid on black; CMYK and palettes become RGB, without colour profiles. Pixels are
 EXIF orientation turns neither photograph nor mask (a TIFF's own orientation, which is part of how
 its rows are stored, turns both). Several frames, floating point numbers and
 wider integers are refused.
+
+A NumPy archive (``.npz``) may take a photograph's place: its array ``image``, uint8 (H, W, 3).
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from voxseg.data.archives import array_header, read_array
+from voxseg.data.names import is_archive_file
 from voxseg.data.sniff import HEAD_BYTES, describe_head
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
@@ -54,8 +59,13 @@ def read_photograph(path: Path) -> Volume:
     Raises:
         DataError: The file is missing, damaged, no picture, or of a kind that is not understood.
     """
-    with opened_picture(path) as picture:
-        pixels = _rgb(picture, path)
+    if is_archive_file(path):
+        pixels = read_array(path, "image")
+        _check_archived(pixels.shape, pixels.dtype, path)
+        pixels = pixels.astype(np.float32)
+    else:
+        with opened_picture(path) as picture:
+            pixels = _rgb(picture, path)
     return picture_volume(np.ascontiguousarray(pixels.transpose(2, 0, 1))[..., None], path)
 
 
@@ -76,6 +86,10 @@ def picture_facts(path: Path) -> PictureFacts:
     Raises:
         DataError: As ``read_photograph``, as far as headers tell.
     """
+    if is_archive_file(path):
+        shape, dtype = array_header(path, "image")
+        _check_archived(shape, dtype, path)
+        return PictureFacts((shape[0], shape[1]), "uint8 RGB")
     with opened_picture(path) as picture:
         width, height = picture.size
         mode, is_wide = picture.mode, picture.mode in SIXTEEN_BITS or "16" in stored_form(picture)
@@ -161,6 +175,14 @@ def _rgb(picture: Image.Image, path: Path) -> np.ndarray:
             "an 8-bit PNG"
         )
     return np.asarray(picture.convert("RGB"), np.float32)
+
+
+def _check_archived(shape: tuple[int, ...], dtype: np.dtype[Any], path: Path) -> None:
+    if len(shape) != 3 or shape[2] != 3 or min(shape) < 1 or dtype != np.uint8:
+        raise DataError(
+            f"{path} holds an image {dtype} {shape} where red, green and blue as uint8 (H, W, 3) "
+            "are needed; save it so"
+        )
 
 
 def _is_turned(picture: Image.Image) -> bool:

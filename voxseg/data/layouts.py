@@ -3,7 +3,8 @@
 Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
 Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
 and JSON lists, and for prediction any folder of images or a single file; photographs as
-``image_layouts.py`` says. What could be read in two ways is an error that says what was found.
+``image_layouts.py`` says, and with surface normals as ``normal_layouts.py`` does. What could be
+read in two ways is an error that says what was found.
 Hidden files (macOS writes ``._x``) do not count.
 """
 
@@ -14,11 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
-from voxseg.data.cases import Case, Dataset
+from voxseg.data.cases import Case, Dataset, TaskKind
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
 from voxseg.data.image_classes import with_classes
 from voxseg.data.image_layouts import find_photographs
-from voxseg.data.names import case_name, is_case_file, is_image_file, is_volume_file
+from voxseg.data.names import (
+    case_name,
+    is_archive_file,
+    is_case_file,
+    is_image_file,
+    is_volume_file,
+)
+from voxseg.data.normal_layouts import find_normals
+from voxseg.data.normals import is_normals_file
 from voxseg.data.pairing import (
     Source,
     channel_sources,
@@ -69,11 +78,15 @@ def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = Tr
     else:
         dataset = _of_one_kind(root, None if labels is None else Path(labels), need_labels)
     dataset = _checked(dataset, root)
-    return with_classes(dataset, root) if dataset.is_images else dataset
+    has_classes = dataset.is_images and dataset.task == "segmentation"
+    return with_classes(dataset, root) if has_classes else dataset
 
 
 def _of_one_kind(root: Path, labels: Path | None, need_labels: bool) -> Dataset:
-    """Find volumes or, where there are none, photographs."""
+    """Find volumes or, where there are none, photographs, with normals or with masks."""
+    found = find_normals(root, labels, need_labels=need_labels)
+    if found is not None:
+        return found
     files = [root] if root.is_file() else [path for path in files_below(root) if is_case_file(path)]
     pictures = sum(is_image_file(path) for path in files)
     if pictures == len(files) > 0 and not root.is_file():
@@ -129,7 +142,8 @@ def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> 
             raise DataError(
                 f"{images_at} is a file and {labels_at} is none; give two files or two folders"
             )
-        case = Case(case_name(images_at), (images_at,), labels_at)
+        task: TaskKind = "normals" if is_normals_file(labels_at) else "segmentation"
+        case = Case(case_name(images_at), (images_at,), labels_at, task=task)
         return Dataset("an image and its label", (case,), {})
     images, labels = _volumes(images_at), [] if labels_at is None else _volumes(labels_at)
     label_root = labels_at or images_at
@@ -217,7 +231,7 @@ def _listed_or_single(path: Path, need_labels: bool) -> Dataset:
     elif suffix == ".json":
         layout, (cases, held_out) = "a JSON list", read_json(path)
         names = read_class_names(path)
-    elif not is_case_file(path):
+    elif not (is_case_file(path) or is_archive_file(path)):
         raise DataError(
             f"{path} is neither a .nii or .nii.gz volume, nor a picture (.png, .jpg, .tif, .bmp), "
             "nor a .csv or .json list; convert it, or give another file"

@@ -201,8 +201,16 @@ def refuse_unpaired(
     found: dict[int, Path],
     orphans: Sequence[Path],
     need_labels: bool,
+    ending: str | None = None,
 ) -> None:
     """Refuse images without label and labels without image, naming the first.
+
+    Args:
+        sources: Images by case.
+        found: The label of each source by its index.
+        orphans: Labels without an image.
+        need_labels: Whether either is refused at all.
+        ending: What the missing label's name would end in; by the image if None.
 
     Raises:
         DataError: There are such, and labels are needed.
@@ -216,7 +224,8 @@ def refuse_unpaired(
             f"image, remove the label, or list the pairs in a CSV file"
         )
     if bare:
-        ending = "_mask.png" if is_image_file(bare[0].images[0]) else "_seg.nii.gz"
+        if ending is None:
+            ending = "_mask.png" if is_image_file(bare[0].images[0]) else "_seg.nii.gz"
         raise DataError(
             f"{_count(len(bare), 'image')} of {len(sources)} without label, the first "
             f"{bare[0].images[0]}; name its label {bare[0].name}{ending}, or move it into a folder "

@@ -25,7 +25,8 @@ class Batch:
     image: torch.Tensor
     """(B, C, *S) float32; the slices of 2.5D and coordinate channels included."""
     label: torch.Tensor
-    """(B, 1, *S) uint8 or int32 class indices, ``IGNORED`` where nothing counts."""
+    """(B, 1, *S) uint8 or int32 class indices, ``IGNORED`` where nothing counts; of surface normals
+    (B, 3, *S) float32, 0 where there is none; of whole photographs (B,) int64 class indices."""
     superpixels: torch.Tensor | None
     """(B, *S) int32 in [0, count), -1 for none."""
     count: int
@@ -104,7 +105,8 @@ class PatchSampler:
         image = torch.stack([s["image"] for s in samples])
         if self._settings.coordinates:
             image = torch.cat([image, torch.stack([s["coordinates"] for s in samples])], dim=1)
-        label = torch.stack([s["label"] for s in samples])
+        target = "normals" if "normals" in samples[0] else "label"
+        label = torch.stack([s[target] for s in samples])
         if "superpixels" not in samples[0]:
             return Batch(image, label, None, 0)
         maps = [compact(s["superpixels"][0].numpy()) for s in samples]
@@ -149,7 +151,6 @@ class PatchSampler:
         self, case: Prepared, window: tuple[slice, ...], axis: int | None
     ) -> dict[str, torch.Tensor]:
         """Cut all arrays of a patch; ``axis`` is the one across its slice."""
-        assert case.label is not None
         fill = NOTHING if case.is_image else {"label": 0.0, "superpixels": -1.0}
         sample = {
             "image": torch.cat(
@@ -158,8 +159,11 @@ class PatchSampler:
                     for one in self._slices(case, window, axis)
                 ]
             ),
-            "label": _cut(case.label[None], window, fill["label"]),
         }
+        if case.label is not None:
+            sample["label"] = _cut(case.label[None], window, fill["label"])
+        if case.normals is not None:
+            sample["normals"] = _cut(case.normals, window, fill["normals"])
         if self._settings.coordinates:
             sample["coordinates"] = torch.from_numpy(coordinate_channels(case.mask_box, window))
         if case.superpixels is not None:

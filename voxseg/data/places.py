@@ -64,11 +64,10 @@ def draw_in_photograph(
         rng: of the sample.
 
     Returns:
-        Row and column; None for anywhere, as where no pixel counts.
+        Row and column; None for anywhere, as where no pixel counts or there are no classes.
     """
-    if not rng.random() < class_share:
+    if case.label is None or not rng.random() < class_share:
         return None
-    assert case.label is not None
     counts = np.bincount(case.label.ravel(), minlength=num_classes)[:num_classes]
     present = np.flatnonzero(counts)
     if not len(present):

@@ -17,8 +17,9 @@ from voxseg.data.grid import Grid
 from voxseg.data.normalise import OF_COLOURS, Normalisation, normalise
 from voxseg.data.orientation import orientation_of
 from voxseg.data.reading import read_channels, read_label
-from voxseg.data.resample import resample_image
+from voxseg.data.resample import resample_image, resample_label
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
+from voxseg.data.targets import CONSENSUS, read_target
 from voxseg.data.volume import Volume, check_same_grid
 from voxseg.errors import DataError, UsageError
 
@@ -102,6 +103,11 @@ class Prepared:
     grid: Grid
     is_image: bool = False
     """Whether this is a photograph: beyond its border there is nothing that counts."""
+    normals: np.ndarray | None = None
+    """(3, *S) float32 surface normals of length 1 (x right, y up, z to the viewer), 0 where there
+    is none; None of other tasks."""
+    category: int | None = None
+    """Index of the class of the whole photograph; None of other tasks."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,14 +115,13 @@ class Prepared:
         return tuple(self.image.shape[1:])
 
 
-def read_case(case: Case) -> tuple[Volume, Volume | None]:
-    """Read a case's image (C, X, Y, Z) and label and check that they share one grid."""
+def read_case(case: Case, consensus: int = CONSENSUS) -> tuple[Volume, Volume | None]:
+    """Read a case's image (C, X, Y, Z) and its target and check that they share one grid."""
     image = read_channels(case.images)
-    if case.label is None:
-        return image, None
-    label = read_label(case.label)
-    check_same_grid(image, label)
-    return image, label
+    target = read_target(case, consensus)
+    if target is not None:
+        check_same_grid(image, target)
+    return image, target
 
 
 def prepare_case(
@@ -125,6 +130,7 @@ def prepare_case(
     label_values: tuple[int, ...],
     supervoxels: SupervoxelSettings | None = None,
     ignore: tuple[int, ...] = (),
+    consensus: int = CONSENSUS,
 ) -> Prepared:
     """Read and prepare one case.
 
@@ -136,6 +142,7 @@ def prepare_case(
             background. A value in the file that is listed nowhere is an error.
         supervoxels: how to compute supervoxels on the cropped volume; None for none.
         ignore: further values in the label file, of voxels that do not count.
+        consensus: of boundaries: annotators who must have drawn one.
 
     Raises:
         DataError: the files are not what they must be.
@@ -143,7 +150,8 @@ def prepare_case(
     """
     slice_axis = _slice_axis(case, settings, supervoxels)
     check_settings(case, settings, len(label_values), ignore)
-    source, label = read_case(case)
+    source, target = read_case(case, consensus)
+    label, vectors = (None, target) if case.task == "normals" else (target, None)
     orientation = orientation_of(source.affine)
     shape, spacing = working_grid(source, settings)
     source_shape = source.shape
@@ -182,7 +190,14 @@ def prepare_case(
         spacing=spacing,
         grid=grid,
         is_image=case.is_image,
+        normals=None if vectors is None else _on_grid(vectors.array, shape),
     )
+
+
+def _on_grid(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Bring a photograph's normals (3, H, W, 1) to another size: the nearest of each pixel."""
+    resized: np.ndarray = resample_label(vectors, (len(vectors), *shape)).astype(np.float32)
+    return resized
 
 
 def prepare_label(

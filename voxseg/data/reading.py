@@ -5,7 +5,7 @@ from pathlib import Path
 
 from voxseg.data import image_masks, images, volume
 from voxseg.data.image_masks import is_mask_file
-from voxseg.data.names import is_image_file
+from voxseg.data.names import is_photograph_file
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
@@ -38,7 +38,7 @@ def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
 
 
 def _is_photograph(paths: Sequence[Path]) -> bool:
-    if not is_image_file(paths[0]):
+    if not is_photograph_file(paths[0]):
         return False
     if len(paths) > 1:
         raise DataError(

@@ -27,7 +27,7 @@ from voxseg.data.grid import IGNORED
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.warp import SMOOTH, Sample, Warp, resize, rotation, turn
 
-NOTHING = {"image": 0.0, "label": float(IGNORED), "superpixels": -1.0}
+NOTHING = {"image": 0.0, "label": float(IGNORED), "superpixels": -1.0, "normals": 0.0}
 """What lies beyond the border of a photograph."""
 _BLUR = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
 

@@ -5,7 +5,7 @@ written, but for superpixels, which are kept in the cache (``voxseg.cache``).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import overload
 
 import numpy as np
@@ -116,10 +116,15 @@ def prepare(case: Case, config: Config) -> Prepared:
     """Prepare a case as a configuration says."""
     supervoxels = config.supervoxels if config.model.pools else None
     labels = config.labels
-    return prepare_case(case, config.data, labels.values, supervoxels, labels.ignore)
+    prepared = prepare_case(
+        case, config.data, labels.values, supervoxels, labels.ignore, config.task.consensus
+    )
+    if not case.category:
+        return prepared
+    return replace(prepared, category=labels.names.index(case.category))
 
 
 def num_bytes(case: Prepared) -> int:
     """Size of a case's arrays."""
-    arrays = (case.image, case.label, case.superpixels)
+    arrays = (case.image, case.label, case.superpixels, case.normals)
     return sum(a.nbytes for a in arrays if a is not None)

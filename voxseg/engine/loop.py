@@ -37,7 +37,7 @@ from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import Supervision, training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
-from voxseg.engine.validation import validate
+from voxseg.engine.validation import score_name, validate
 from voxseg.engine.workers import Workers, worker_count
 from voxseg.errors import UsageError, VoxsegError
 
@@ -78,11 +78,10 @@ class TrainingRun:
         dims = network_axes(config.data, dims)
         self._patch = patch_size(settings.patch_voxels, dims)
         self._batch_voxels = settings.batch_size * math.prod(self._patch)
-        self._num_classes = len(config.labels.values)
         torch.manual_seed(settings.seed)
-        network = build_network(config.model, self._in_channels, self._num_classes, dims)
+        network = build_network(config.model, self._in_channels, config.num_outputs, dims)
         if init_from is not None:
-            sizes = (self._in_channels, self._num_classes)
+            sizes = (self._in_channels, config.num_outputs)
             loaded = ranks.first(lambda: initialise_from(network, init_from, *sizes))
             say(f"started from {init_from}: {loaded}")
         compute.place(network)
@@ -94,12 +93,12 @@ class TrainingRun:
         self._optimiser = build_optimiser(network, settings)
         self._scaler = torch.amp.GradScaler(enabled=compute.precision is torch.float16)
         weight = ranks.first(lambda: training_weights(config, cases))
-        self._supervision = Supervision(settings, compute, self._num_classes, weight)
+        self._supervision = Supervision(config, compute, weight)
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
         self._sampler = PatchSampler(
             cases,
-            self._num_classes,
+            len(config.labels.values),
             PatchSettings(
                 voxels=self._patch,
                 class_share=settings.class_share,
@@ -188,6 +187,8 @@ class TrainingRun:
             state.step,
             state.elapsed,
             self.best,
+            best.get("score", math.nan),
+            score_name(self._config),
         )
 
     def _batches(self, total: int) -> Workers[int, Batch]:
@@ -251,18 +252,19 @@ class TrainingRun:
             "learning_rate": self._optimiser.param_groups[0]["lr"],
         }
         due = over or epoch % settings.validate_every == 0
+        is_best, rank = False, -math.inf
         self._join_statistics()
         if due and self._validation:
             network = averaged(self._network, self._average).eval()
-            counts = validate(
+            found = validate(
                 cast("SegmentationNetwork", network), self._validation, self._compute, self._config
             )
-            state.dice = counts.mean_iou if settings.select == "iou" else counts.foreground_mean
-            row["dice"], row["iou"] = counts.foreground_mean, counts.mean_iou
-            row["class_dice"] = [float(d) for d in counts.dice]
-            state.stale = 0 if state.dice > state.best else state.stale + 1
-        if (due and self._validation and state.dice > state.best) or not self._validation:
-            state.best = state.dice if self._validation else state.best
+            row |= {**found.facts, "score": found.score, "rank": found.rank}
+            state.score, rank = found.score, found.rank
+            is_best = rank > state.best
+            state.stale = 0 if is_best else state.stale + 1
+        if is_best or not self._validation:
+            state.best = max(state.best, rank)
             if self._ranks.is_first:
                 save_checkpoint(self.best, self._content())
             self._class_dice = tuple(row.get("class_dice", ()))
@@ -277,9 +279,8 @@ class TrainingRun:
 
     def _best_row(self) -> dict[str, Any]:
         """The epoch whose weights are kept; empty if none was validated."""
-        key = self._config.train.select
-        validated = [row for row in self._state.history if key in row]
-        return max(validated, key=lambda row: float(row[key]), default={})
+        validated = [row for row in self._state.history if "rank" in row]
+        return max(validated, key=lambda row: float(row["rank"]), default={})
 
     def _content(self) -> dict[str, Any]:
         network = averaged(self._network, self._average)
@@ -289,7 +290,7 @@ class TrainingRun:
             "in_channels": self._in_channels,
             "spatial_dims": len(self._patch),
             "step": self._state.step,
-            "dice": self._state.dice,
+            "score": self._state.score,
         }
 
     def _join_statistics(self) -> None:
@@ -328,8 +329,8 @@ class TrainingRun:
                 loss=loss,
                 voxels_per_second=speed,
                 seconds_left=state.elapsed * (1 - progress) / progress,
-                score=state.dice,
-                score_name="IoU" if settings.select == "iou" else "Dice",
+                score=state.score,
+                score_name=score_name(self._config),
             )
         )
 

@@ -75,7 +75,7 @@ def network_of(content: dict[str, Any], path: Path) -> tuple[SegmentationNetwork
     """Rebuild the network of a checkpoint's content, with its weights, in evaluation mode."""
     config = build(content["config"])
     network = build_network(
-        config.model, content["in_channels"], len(config.labels.values), content["spatial_dims"]
+        config.model, content["in_channels"], config.num_outputs, content["spatial_dims"]
     )
     try:
         network.load_state_dict(content["model"])
@@ -104,9 +104,9 @@ def initialise_from(
             f"{path} was trained on {content['in_channels']} input channels, but this run has "
             f"{in_channels}; initialise from a checkpoint with the same channels"
         )
-    if len(other.labels.values) != num_classes:
+    if other.num_outputs != num_classes:
         raise DataError(
-            f"{path} has {len(other.labels.values)} classes, but this run has {num_classes}; "
+            f"{path} has {other.num_outputs} classes, but this run has {num_classes}; "
             "initialise from a checkpoint with the same classes"
         )
     report = load_shared_weights(network, _renamed(network, content["model"]))

@@ -22,7 +22,7 @@ class Progress:
     score: float
     """Latest validated mean, of what ``score_name`` says; NaN before the first validation."""
     score_name: str
-    """"Dice" of the foreground, or "IoU" of all classes."""
+    """"Dice" of the foreground, "IoU" of all classes, or another task's score."""
     name: str = ""
     """Which of several trainings at once; empty for one alone."""
 
@@ -34,8 +34,10 @@ class TrainState:
     step: int = 0
     elapsed: float = 0.0
     """Seconds of training and validation, over all parts of a resumed run."""
-    best: float = -1.0
-    dice: float = math.nan
+    best: float = -math.inf
+    """Rank of the best validation: its score, or that with its sign changed where low is good."""
+    score: float = math.nan
+    """Of the latest validation."""
     stale: int = 0
     """Validations since the best one."""
     finished: bool = False
@@ -61,3 +63,7 @@ class TrainResult:
     steps: int
     seconds: float
     checkpoint: Path
+    score: float
+    """What the kept weights were chosen by, of the task; NaN without validation cases."""
+    score_name: str
+    """What it is called."""

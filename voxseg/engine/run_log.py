@@ -45,7 +45,7 @@ class RunLog:
         if self._board is None:
             return
         with _saying(self._events):
-            for name in ("loss", "learning_rate", "dice", "iou"):
+            for name in ("loss", "learning_rate", "score", "dice", "iou"):
                 if name in row:
                     self._board.add_scalar(name, row[name], row["step"])
         with _saying(self._path), self._path.open("a", encoding="utf-8") as log:

@@ -1,6 +1,7 @@
 """From a network's answers on a batch to the loss, as each kind of network is trained."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from voxseg.data.patches import Batch
 from voxseg.data.prepare import IGNORED, Prepared
-from voxseg.engine.config import Config, TrainConfig
+from voxseg.engine.config import Config
 from voxseg.engine.device import Compute
 from voxseg.engine.lazy_cases import labels_of
 from voxseg.engine.network import SegmentationNetwork
@@ -20,27 +21,34 @@ from voxseg.tasks.segmentation import SegmentationLoss
 _OFFSETS = 0x5317  # tells the random numbers of split-merge pooling from others of the same step
 
 
+class Loss(Protocol):
+    """What a task minimises."""
+
+    def __call__(
+        self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float, /
+    ) -> Tensor:
+        """Mean loss of the batch; of several processes, the part of this one."""
+
+
 class Supervision:
     """The loss of training steps.
 
     Args:
-        settings: loss, deep supervision, batch norm.
+        config: task, loss, deep supervision, batch norm.
         compute: device, precision, memory layout, processes.
-        num_classes: N.
         weight: (N,) of the classes in cross-entropy; None weighs all alike.
     """
 
     def __init__(
         self,
-        settings: TrainConfig,
+        config: Config,
         compute: Compute,
-        num_classes: int,
         weight: Tensor | None = None,
     ) -> None:
-        self._settings, self._compute = settings, compute
+        self._settings, self._compute = config.train, compute
         if weight is not None:
             weight = weight.to(compute.device)
-        self._loss = SegmentationLoss(num_classes, settings.loss, compute.ranks.add, weight=weight)
+        self._loss = _loss(config, compute, weight)
 
     def __call__(
         self, network: SegmentationNetwork, batch: Batch, step: int, progress: float
@@ -55,7 +63,9 @@ class Supervision:
         """
         compute, settings = self._compute, self._settings
         image = batch.image.to(compute.device).contiguous(memory_format=compute.memory_format)
-        label = batch.label.to(compute.device).long()
+        label = batch.label.to(compute.device)
+        if not label.is_floating_point():
+            label = label.long()
         regions = None if batch.superpixels is None else batch.superpixels.to(compute.device)
         network.train()
         if settings.freeze_batchnorm:
@@ -74,6 +84,12 @@ class Supervision:
         weight = auxiliary_weight(settings, progress)
         loss: Tensor = self._loss(logits, auxiliary, label, weight)
         return loss
+
+
+def _loss(config: Config, compute: Compute, weight: Tensor | None) -> Loss:
+    """Return what the task minimises."""
+    num_classes = len(config.labels.values)
+    return SegmentationLoss(num_classes, config.train.loss, compute.ranks.add, weight=weight)
 
 
 def freeze_norms(network: nn.Module) -> None:

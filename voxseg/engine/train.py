@@ -302,19 +302,20 @@ def _write_metrics(
         name: None if math.isnan(d) else round(d, 5)
         for name, d in zip(names, result.class_dice, strict=False)
     }
-    best, iou = (
+    best, iou, score = (
         None if math.isnan(score) else round(score, 5)
-        for score in (result.best_dice, result.best_iou)
+        for score in (result.best_dice, result.best_iou, result.score)
     )
     summary = {
+        "validation_score": score,
         "validation_dice": best,
         "validation_iou": iou,
-        "selected_by": config.train.select,
+        "selected_by": result.score_name.lower(),
         "validation_dice_per_class": by_class,
         "steps": result.steps,
     }
     write_document(run / "metrics.json", TRAIN_METRICS, summary)
-    columns = ["epoch", "step", "loss", "learning_rate", "dice", "iou", "seconds"]
+    columns = ["epoch", "step", "loss", "learning_rate", "score", "dice", "iou", "seconds"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -138,7 +138,7 @@ class SegmentationLoss(nn.Module):
         """Share of each class in the voxels of a grid (B, N, *size); they add up to what counts."""
         classes = torch.arange(self._num_classes, device=label.device)
         shares = (label == classes.view(-1, *[1] * (label.ndim - 2))).float()
-        return shares if size == label.shape[2:] else _average_pool(shares, size)
+        return shares if size == label.shape[2:] else average_pool(shares, size)
 
     def _cross_entropy(
         self, logits: Tensor, label: Tensor, truth: Tensor | None
@@ -165,7 +165,7 @@ class SegmentationLoss(nn.Module):
         return [(scores * truth).sum(axes), scores.sum(axes) + truth.sum(axes)]
 
 
-def _average_pool(volume: Tensor, size: torch.Size) -> Tensor:
+def average_pool(volume: Tensor, size: torch.Size) -> Tensor:
     """Average (B, C, *S) over the cells of a coarser grid."""
     if len(size) == 2:
         return nn.functional.adaptive_avg_pool2d(volume, (size[0], size[1]))

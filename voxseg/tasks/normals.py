@@ -1,0 +1,88 @@
+"""Surface normals: every pixel gets a vector of length 1, x to the right, y up, z to the viewer.
+
+The loss is the Euclidean one of Bansal, Russell, Gupta, *Marr Revisited*, CVPR 2016, which Bansal,
+Chen, Russell, Gupta, Ramanan, *PixelNet*, 2016, arXiv:1609.06694, section 4.2, takes over: a
+network's three outputs are brought to length 1 and half the squared distance to the true normal is
+averaged, which is 1 minus the cosine of the angle between them. Pixels without a normal count
+nowhere.
+
+Departures: the mean is over the pixels that count of the whole batch, whatever is drawn of each
+image; coarser outputs of deep supervision, which PixelNet has none of, are compared with the mean
+normals of their cells; outputs shorter than ``SHORTEST`` are divided by that, so that an output of
+length 0 costs 1/2 and is drawn to the truth by a finite gradient.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from voxseg.tasks.segmentation import average_pool
+
+SHORTEST = 1e-3
+"""Outputs shorter than this are not brought to length 1; it bounds the gradient at zero."""
+
+_CANCELLED = 1e-5
+
+
+class NormalsLoss(nn.Module):
+    """Half the squared distance of unit vectors, with deep supervision.
+
+    Args:
+        add: sums a tensor over the processes that share the batch, differentiably; by default
+            there is one.
+    """
+
+    def __init__(self, add: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
+        super().__init__()
+        self._add = add
+
+    def forward(
+        self, outputs: Tensor, auxiliary: list[Tensor], normals: Tensor, auxiliary_weight: float
+    ) -> Tensor:
+        """Mean loss of the batch; of several processes, the part of this one.
+
+        The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
+        their gradients. It is 0 where no pixel counts.
+
+        Args:
+            outputs: (B, 3, *S), or (B, 3, P) of sampled pixels; of any length.
+            auxiliary: further outputs, on coarser grids.
+            normals: (B, 3, *S) or (B, 3, P), of length 1, or 0 where nothing is known.
+            auxiliary_weight: weight of each auxiliary output, halved for each halving of its
+                grid; 0 skips them.
+        """
+        loss = self._one(outputs, normals)
+        if auxiliary_weight:
+            for output in auxiliary:
+                coarseness = output.shape[2] / normals.shape[2]
+                coarse = _on_grid(normals, output.shape[2:])
+                loss = loss + auxiliary_weight * coarseness * self._one(output, coarse)
+        return loss
+
+    def _one(self, outputs: Tensor, normals: Tensor) -> Tensor:
+        if outputs.shape != normals.shape or outputs.shape[1] != 3:
+            raise ValueError(
+                f"outputs {tuple(outputs.shape)} and normals {tuple(normals.shape)} must both be "
+                "(B, 3, *S)"
+            )
+        counts = normals.square().sum(1, keepdim=True) > 0
+        distance = (unit_vectors(outputs) - normals).square() * counts
+        number = self._add(counts.sum().to(distance.dtype))
+        return distance.sum() / 2 / number.clamp_min(1)
+
+
+def unit_vectors(outputs: Tensor) -> Tensor:
+    """Bring outputs (B, 3, *S) to length 1, float32; shorter ones than ``SHORTEST`` less so."""
+    return functional.normalize(outputs.float(), dim=1, eps=SHORTEST)
+
+
+def _on_grid(normals: Tensor, size: torch.Size) -> Tensor:
+    """Mean normals (B, 3, *size) of the cells of a coarser grid, of length 1 or 0."""
+    if size == normals.shape[2:]:
+        return normals
+    means = average_pool(normals, size)
+    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    # What rounding leaves of opposite vectors that cancel out is no direction.
+    return torch.where(lengths > _CANCELLED, means / lengths.clamp_min(_CANCELLED), 0)
