@@ -82,6 +82,9 @@ def test_json_lists_every_model_as_in_its_paper(everything, validate):
         ("fcn32s-", 3, 19, [1024, 2048], 32),
         ("fcn8s-", 3, 19, [1024, 2048], 8),
         ("smp-", 3, 19, [1024, 2048], 1),
+        ("pixelnet-vgg16-3", 3, 60, [224, 224], 1),
+        ("pixelnet-vgg16", 3, 21, [224, 224], 1),
+        ("pixelnet-voxresnet", 1, 4, [80, 80, 80], 1),
     ):
         for name in filter(lambda name, start=start: name.startswith(start), list(found)):
             assert found.pop(name) == tuple(expected), name
