@@ -56,7 +56,7 @@ def models(
         if dims not in entry.spatial_dims:
             continue
         channels, outputs = in_channels or entry.in_channels, classes or entry.num_classes
-        size = entry.size[:dims]
+        size = (*entry.size, entry.size[-1])[:dims]  # of volumes where the paper has images
         # On the meta device: shapes without numbers.
         with torch.device("meta"):
             network = entry.build(channels, outputs, spatial_dims=dims)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def everything():
 @pytest.fixture
 def few(monkeypatch):
     """Only the cheapest networks are listed."""
-    names = ("voxresnet-reduced8-v0", "voxresnet-reduced8-v3", "enet-v0", "enet-v3")
+    names = ("voxresnet-reduced8-v0", "voxresnet-reduced8-v3", "enet-v0", "enet-v3", "sunet-64")
     monkeypatch.setattr(library, "MODELS", {name: MODELS[name] for name in names})
 
 
@@ -85,8 +86,10 @@ def test_json_lists_every_model_as_in_its_paper(everything, validate):
         ("pixelnet-vgg16-3", 3, 60, [224, 224], 1),
         ("pixelnet-vgg16", 3, 21, [224, 224], 1),
         ("pixelnet-voxresnet", 1, 4, [80, 80, 80], 1),
+        (r"sunet-.+-classifier", 3, 1000, [224, 224], 32),
+        ("sunet-", 3, 21, [512, 512], 16),
     ):
-        for name in filter(lambda name, start=start: name.startswith(start), list(found)):
+        for name in filter(re.compile(start).match, list(found)):
             assert found.pop(name) == tuple(expected), name
     assert not found
 
@@ -102,6 +105,8 @@ def test_json_lists_every_model_as_in_its_paper(everything, validate):
         ),
         # ResNet-18 has 1.8136 billion products at 224x224, and 512 * 19 score each of 32x64 cells.
         ("fcn32s-resnet18", 2 * (1.813561 * 1024 * 2048 / 224**2 + 512 * 19 * 32 * 64 / 1e9)),
+        # arXiv:1804.10343's authors' network has 2.53 billion products at 224x224.
+        ("sunet-64-classifier", 2 * 2.532519936),
     ],
 )
 def test_json_gflops_golden(everything, name, billions):
@@ -114,13 +119,17 @@ def test_json_has_receptive_fields(everything):
     assert fields["voxresnet-full-scores-v0"] == [131, 131, 131]
     assert fields["enet-v0"] == [1217, 1217]
     assert fields["smp-resnet18"] == [431, 431]
+    # 7 + 4 + 8 of the stem; 30 cells a U-Net and 1 a pooling, which has 4, 8, 16 pixels a cell;
+    # 12 a U-Net+ on one grid at a rate of 2.
+    field = 19 + 2 * 30 * 4 + 4 + 4 * 30 * 8 + 8 + 4 * 30 * 16 + 12 * 2 * 16
+    assert fields["sunet-64"] == [field, field]
 
 
 def test_volumes_leave_out_networks_for_images(few):
-    assert list(rows_of("--spatial-dims", "3")) == [
-        "voxresnet-reduced8-v0",
-        "voxresnet-reduced8-v3",
-    ]
+    rows = rows_of("--spatial-dims", "3")
+    assert list(rows) == ["voxresnet-reduced8-v0", "voxresnet-reduced8-v3", "sunet-64"]
+    # Images in the paper: a cube of their edge.
+    assert rows["sunet-64"]["size"] == [512, 512, 512]
 
 
 def test_options_change_the_counts(few, validate):

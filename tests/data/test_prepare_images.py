@@ -130,3 +130,21 @@ def test_unknown_values_and_millimetres_are_refused(photograph):
 def test_settings_reject_sizes_that_are_none(size):
     with pytest.raises(ValueError, match="resize_pixels"):
         PrepareSettings(resize_pixels=size)
+
+
+@pytest.mark.parametrize("size", [(), (5, 9)], ids=str)
+def test_normals_are_the_target_of_their_task(size, tmp_path, rng):
+    pixels = rng.integers(0, 256, (10, 18, 3), dtype=np.uint8)
+    normals = rng.normal(size=(10, 18, 3))
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    normals[:4, :6] = 0
+    np.savez(tmp_path / "a.npz", image=pixels, normal=normals.astype(np.float32))
+    case = Case("a", (tmp_path / "a.npz",), tmp_path / "a.npz", task="normals")
+    settings = PrepareSettings(normalise="unit", plane="axial", resize_pixels=size)
+    found = prepare_case(case, settings, ())
+    assert found.label is None
+    assert found.normals.shape == (3, *found.shape)
+    expected = normals.transpose(2, 0, 1)[..., None]
+    if size:
+        expected = expected[:, 1::2, 1::2]  # the nearest, as they are
+    np.testing.assert_allclose(found.normals, expected, atol=1e-6)

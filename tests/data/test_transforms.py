@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from voxseg.data.normal_warp import turn_vectors
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.transforms import Augment, AugmentSettings
 from voxseg.data.warp import Warp
@@ -116,3 +117,31 @@ def test_intensity_leaves_the_outside_alone():
     out = vary(augment, dict(given), 1)
     torch.testing.assert_close(out["image"][:, :3], given["image"][:, :3], rtol=0, atol=0)
     assert not torch.equal(out["image"][:, 3:], given["image"][:, 3:])
+
+
+def test_normals_go_with_what_was_done_to_the_picture():
+    """The picture holds rows and columns, so that the map of places can be read off it."""
+    settings = {"flip_axes": (0, 1), "affine_probability": 0.7, "rotate_degrees": 40.0}
+    settings |= {"scale": 0.3, "resize": (0.5, 2.0), "intensity_probability": 0.0}
+    patch = (16, 13)
+    augment = Augment(AugmentSettings(**settings), patch, is_image=True)
+    vector = torch.tensor([0.48, -0.6, 0.64])
+    maps = []
+    for seed in range(12):
+        warp = augment.draw(np.random.default_rng(seed))
+        places = torch.stack(
+            torch.meshgrid(*(torch.arange(float(n)) for n in warp.cut), indexing="ij")
+        )
+        normals = vector[:, None, None].expand(3, *warp.cut).contiguous()
+        found = augment({"image": places, "normals": normals}, warp, seed, (0, 1))
+        assert found["normals"].shape == (3, *patch)
+        across = slice(6, 8)  # in the middle, where nothing of the border is seen
+        matrix = torch.diff(found["image"][:, across, 6], dim=1)
+        matrix = torch.cat([matrix, torch.diff(found["image"][:, 6, across], dim=1)], dim=1)
+        expected = turn_vectors(vector[:, None], matrix.double().numpy())
+        # Sizes are whole pixels, so a change of size alone is a little uneven.
+        tolerance = 1e-4 if warp.turns else 0.05
+        torch.testing.assert_close(found["normals"][:, 6, 6:7], expected, atol=tolerance, rtol=0)
+        maps.append(matrix)
+    signs = {tuple(torch.sign(matrix.diag()).tolist()) for matrix in maps}
+    assert len(signs) == 4  # each way of mirroring was met

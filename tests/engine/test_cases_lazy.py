@@ -19,7 +19,7 @@ from voxseg.engine.device import choose_compute
 from voxseg.engine.lazy_cases import LazyCases, labels_of
 from voxseg.engine.network import build_network
 from voxseg.engine.supervision import training_weights
-from voxseg.engine.validation import validate
+from voxseg.engine.validation import count_overlap
 from voxseg.errors import DataError, UsageError
 
 SETTINGS = {
@@ -158,6 +158,6 @@ def test_ignored_pixels_do_not_count_in_validation(pictures, tmp_path):
     cases, _ = look(pictures, tmp_path, {**SETTINGS, "model": {"network": "fcn"}})
     network = build_network(config.model, 3, 3, 2).eval()
     compute = choose_compute(torch.device("cpu"), "float32", "auto", 2)
-    counts = validate(network, cases, compute, config)
+    counts = count_overlap(network, cases, compute, config)
     expected = sum((case.label < 3).sum() for case in cases)
     assert counts.true.sum() == counts.predicted.sum() == expected < 5 * 23 * 31

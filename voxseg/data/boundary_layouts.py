@@ -73,7 +73,7 @@ def find_boundary_maps(root: Path, *, need_labels: bool) -> Dataset | None:
         )
     names = _named(list(photographs))
     cases = {
-        key: Case(names[key], (photograph,), drawn.get(key))
+        key: Case(names[key], (photograph,), drawn.get(key), task="boundaries")
         for key, photograph in photographs.items()
     }
     by_part: dict[str, list[str]] = {}

@@ -45,7 +45,8 @@ from voxseg.data.check_pictures import (
 from voxseg.data.check_set import duplicates, set_findings
 from voxseg.data.layouts import find_cases
 from voxseg.data.pairing import is_marked_label
-from voxseg.data.reading import read_channels, read_label
+from voxseg.data.reading import read_channels
+from voxseg.data.targets import read_target
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
@@ -230,13 +231,16 @@ def _examine_volume(case: Case, check: HeaderCheck, found: _Found) -> None:
 
 def _examine_picture(case: Case, check: HeaderCheck, found: _Found, dataset: Dataset) -> None:
     image, label = _read_case(case, check, found.findings)
-    counts = {} if label is None else value_counts(label.array)
-    if label is not None:
+    has_classes = label is not None and case.task != "normals"
+    counts = value_counts(label.array) if label is not None and has_classes else {}
+    if label is not None and has_classes:
         found.findings.extend(picture_labels(case, label, counts, dataset.label_set))
     found.findings.extend(picture_values(case, image, label))
     lacks = (case.label is not None and label is None) or (image is None and label is None)
     if not lacks and check.grids_agree:
-        found.facts.append(picture_facts_of(case.case_id, image, label, counts))
+        found.facts.append(
+            picture_facts_of(case.case_id, image, label if has_classes else None, counts)
+        )
     if image is not None:
         found.hashes.append(picture_hashes(case.case_id, image, label))
 
@@ -253,7 +257,7 @@ def _read_case(
             findings.append(_explained(from_error(case, error, "unreadable")))
     if check.label_fits and case.label is not None:
         try:
-            label = read_label(case.label)
+            label = read_target(case)
         except DataError as error:
             findings.append(_explained(from_error(case, error, "unreadable")))
     return image, label

@@ -18,9 +18,10 @@ from voxseg.data.check_facts import (
     digest,
 )
 from voxseg.data.check_findings import FileFacts, Finding, HeaderCheck, Pair, from_error
-from voxseg.data.image_masks import is_sbd_file, mask_shape
 from voxseg.data.images import PictureFacts, picture_facts
 from voxseg.data.label_sets import LabelSet
+from voxseg.data.names import is_image_file
+from voxseg.data.targets import target_shape
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
@@ -47,7 +48,7 @@ def check_picture_headers(case: Case) -> HeaderCheck:
         findings.append(from_error(case, error, "unreadable"))
     if case.label is not None:
         try:
-            label = mask_shape(case.label)
+            label = target_shape(case)
         except DataError as error:
             findings.append(from_error(case, error, "unreadable"))
     fits = image is None or label is None or image.shape == label
@@ -82,7 +83,7 @@ def _image_file(case: Case, facts: PictureFacts | None) -> FileFacts:
 def _label_file(case: Case, shape: tuple[int, int] | None) -> FileFacts | None:
     if case.label is None:
         return None
-    if shape is None or is_sbd_file(case.label):
+    if shape is None or not is_image_file(case.label):
         return FileFacts(case.label, shape=shape or ())
     return FileFacts(case.label, shape=shape, dtype=picture_facts(case.label).dtype)
 

@@ -3,7 +3,8 @@
 Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
 Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
 and JSON lists, and for prediction any folder of images or a single file; photographs as
-``image_layouts.py`` says, and with surface normals as ``normal_layouts.py`` does. What could be
+``image_layouts.py`` says, with surface normals as ``normal_layouts.py`` does and with boundaries as
+``boundary_layouts.py``. What could be
 read in two ways is an error that says what was found.
 Hidden files (macOS writes ``._x``) do not count.
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from voxseg.data.boundary_layouts import find_boundary_maps
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset, TaskKind
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
@@ -83,8 +85,10 @@ def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = Tr
 
 
 def _of_one_kind(root: Path, labels: Path | None, need_labels: bool) -> Dataset:
-    """Find volumes or, where there are none, photographs, with normals or with masks."""
+    """Find volumes or, where there are none, photographs: with normals, boundaries or masks."""
     found = find_normals(root, labels, need_labels=need_labels)
+    if found is None and labels is None and root.is_dir():
+        found = find_boundary_maps(root, need_labels=need_labels)
     if found is not None:
         return found
     files = [root] if root.is_file() else [path for path in files_below(root) if is_case_file(path)]

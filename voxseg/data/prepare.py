@@ -11,13 +11,15 @@ from typing import Literal
 
 import numpy as np
 
+from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import Case
 from voxseg.data.grid import IGNORED as IGNORED
 from voxseg.data.grid import Grid
+from voxseg.data.normal_warp import resize_normals
 from voxseg.data.normalise import OF_COLOURS, Normalisation, normalise
 from voxseg.data.orientation import orientation_of
 from voxseg.data.reading import read_channels, read_label
-from voxseg.data.resample import resample_image, resample_label
+from voxseg.data.resample import resample_image
 from voxseg.data.superpixels import SupervoxelSettings, cached_supervoxels
 from voxseg.data.targets import CONSENSUS, read_target
 from voxseg.data.volume import Volume, check_same_grid
@@ -115,10 +117,12 @@ class Prepared:
         return tuple(self.image.shape[1:])
 
 
-def read_case(case: Case, consensus: int = CONSENSUS) -> tuple[Volume, Volume | None]:
+def read_case(
+    case: Case, consensus: int = CONSENSUS, disputed: Disputed = "ignored"
+) -> tuple[Volume, Volume | None]:
     """Read a case's image (C, X, Y, Z) and its target and check that they share one grid."""
     image = read_channels(case.images)
-    target = read_target(case, consensus)
+    target = read_target(case, consensus, disputed)
     if target is not None:
         check_same_grid(image, target)
     return image, target
@@ -131,6 +135,7 @@ def prepare_case(
     supervoxels: SupervoxelSettings | None = None,
     ignore: tuple[int, ...] = (),
     consensus: int = CONSENSUS,
+    disputed: Disputed = "ignored",
 ) -> Prepared:
     """Read and prepare one case.
 
@@ -143,6 +148,7 @@ def prepare_case(
         supervoxels: how to compute supervoxels on the cropped volume; None for none.
         ignore: further values in the label file, of voxels that do not count.
         consensus: of boundaries: annotators who must have drawn one.
+        disputed: of boundaries: what a pixel is that fewer drew.
 
     Raises:
         DataError: the files are not what they must be.
@@ -150,7 +156,7 @@ def prepare_case(
     """
     slice_axis = _slice_axis(case, settings, supervoxels)
     check_settings(case, settings, len(label_values), ignore)
-    source, target = read_case(case, consensus)
+    source, target = read_case(case, consensus, disputed)
     label, vectors = (None, target) if case.task == "normals" else (target, None)
     orientation = orientation_of(source.affine)
     shape, spacing = working_grid(source, settings)
@@ -190,14 +196,8 @@ def prepare_case(
         spacing=spacing,
         grid=grid,
         is_image=case.is_image,
-        normals=None if vectors is None else _on_grid(vectors.array, shape),
+        normals=None if vectors is None else resize_normals(vectors.array, shape),
     )
-
-
-def _on_grid(vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Bring a photograph's normals (3, H, W, 1) to another size: the nearest of each pixel."""
-    resized: np.ndarray = resample_label(vectors, (len(vectors), *shape)).astype(np.float32)
-    return resized
 
 
 def prepare_label(

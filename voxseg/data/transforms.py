@@ -24,6 +24,7 @@ from monai.transforms import (
 )
 
 from voxseg.data.grid import IGNORED
+from voxseg.data.normal_warp import mirror_vectors, turn_vectors
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.warp import SMOOTH, Sample, Warp, resize, rotation, turn
 
@@ -81,8 +82,9 @@ class Augment:
     """Vary one patch: size, affine, flips, intensity, bias field, noise.
 
     A call takes and gives the same dict of arrays: ``image`` (C, *S) float32, ``coordinates``
-    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent. What an affine
-    turns or a factor resizes is cut in another size, and its centre is kept.
+    (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent, or in a label's
+    place ``normals`` (3, *S) float32 of a photograph, whose vectors turn with the picture. What an
+    affine turns or a factor resizes is cut in another size, and its centre is kept.
 
     Args:
         settings: how strongly.
@@ -158,7 +160,10 @@ class Augment:
             angles = rng.uniform(-angle, angle, 3 if dimensions == 3 else 1)
             stretch = 1 + rng.uniform(-settings.scale, settings.scale, dimensions)
             matrix = rotation(angles.tolist()) * (stretch / warp.factor)
-            return turn(sample, self._patch, matrix, NOTHING if self._is_image else {})
+            turned = turn(sample, self._patch, matrix, NOTHING if self._is_image else {})
+            if "normals" in turned:
+                turned["normals"] = turn_vectors(turned["normals"], matrix)
+            return turned
         monai = RandAffined(
             keys=list(sample),
             spatial_size=self._patch,
@@ -184,6 +189,8 @@ class Augment:
                 # A mirrored head lies at mirrored positions: the content moves, and so does its
                 # coordinate along the mirrored axis.
                 sample["coordinates"][axis] *= -1
+            if "normals" in sample:
+                sample["normals"] = mirror_vectors(sample["normals"], axes.index(axis))
         return sample
 
 

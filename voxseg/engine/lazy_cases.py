@@ -11,8 +11,10 @@ from typing import overload
 import numpy as np
 
 from voxseg.data.cases import Case
+from voxseg.data.images import picture_volume
 from voxseg.data.prepare import Prepared, check_settings, prepare_case, prepare_label
 from voxseg.data.reading import read_geometry
+from voxseg.data.targets import target_shape
 from voxseg.data.volume import check_same_grid
 from voxseg.engine.config import Config
 from voxseg.errors import DataError
@@ -92,8 +94,10 @@ class LazyCases(Sequence[Prepared]):
             check_settings(case, config.data, len(config.labels.values), config.labels.ignore)
             try:
                 image, _ = read_geometry(case.images)
-                if case.label is not None:
-                    check_same_grid(image, read_geometry([case.label])[0])
+                shape = target_shape(case)
+                if case.label is not None and shape is not None:
+                    flat = np.broadcast_to(np.int32(0), (*shape, 1))
+                    check_same_grid(image, picture_volume(flat, case.label))
             except DataError as error:
                 problems.append(str(error))
         return problems
@@ -117,7 +121,13 @@ def prepare(case: Case, config: Config) -> Prepared:
     supervoxels = config.supervoxels if config.model.pools else None
     labels = config.labels
     prepared = prepare_case(
-        case, config.data, labels.values, supervoxels, labels.ignore, config.task.consensus
+        case,
+        config.data,
+        labels.values,
+        supervoxels,
+        labels.ignore,
+        config.task.consensus,
+        config.task.disputed,
     )
     if not case.category:
         return prepared

@@ -27,6 +27,7 @@ from voxseg.engine.report_sources import (
     read_manifest,
     shown_name,
 )
+from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
 from voxseg.metrics.summary import class_name
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def evaluation_source(
-    evaluation: Evaluation,
+    evaluation: Evaluation | TaskEvaluation,
     prediction: Path,
     truth: Path,
     *,
@@ -64,10 +65,13 @@ def evaluation_source(
         "kind": "evaluate",
         "prediction": str(prediction.resolve()),
         "truth": str(truth.resolve()),
-        "tolerance_mm": evaluation.tolerance_mm,
+        "tolerance_mm": 0 if isinstance(evaluation, TaskEvaluation) else evaluation.tolerance_mm,
         "files": _files_to_json(files),
     }
     manifest = _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
+    if isinstance(evaluation, TaskEvaluation):
+        shown, found = shown_name(prediction), files_from_json(manifest)
+        return ReportSource("evaluate", shown, manifest, found, answers=evaluation)
     names = _all_names(evaluation)
     return ReportSource(
         "evaluate", shown_name(prediction), manifest, files_from_json(manifest),

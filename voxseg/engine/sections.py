@@ -8,6 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import TaskKind
 from voxseg.engine.device import Layout, Precision
 from voxseg.models import (
@@ -35,7 +36,10 @@ class TaskConfig:
     """"segmentation", "boundaries", "normals" or "classification"; by default what the labels of
     the data set are about."""
     consensus: int = 3
-    """Of boundaries: how many annotators must have drawn one. Where fewer did, nothing counts."""
+    """Of boundaries: how many annotators must have drawn one."""
+    disputed: Disputed = "ignored"
+    """Of boundaries: what a pixel is that fewer annotators drew: "ignored", or "negative" as where
+    there is no boundary."""
 
     def __post_init__(self) -> None:
         if self.consensus < 1:

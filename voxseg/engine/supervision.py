@@ -16,6 +16,7 @@ from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
 from voxseg.models import SplitMergeFCN
 from voxseg.tasks.class_weights import class_frequencies, class_weights
+from voxseg.tasks.normals import NormalsLoss
 from voxseg.tasks.segmentation import SegmentationLoss
 
 _OFFSETS = 0x5317  # tells the random numbers of split-merge pooling from others of the same step
@@ -88,6 +89,8 @@ class Supervision:
 
 def _loss(config: Config, compute: Compute, weight: Tensor | None) -> Loss:
     """Return what the task minimises."""
+    if config.task.kind == "normals":
+        return NormalsLoss(compute.ranks.add)
     num_classes = len(config.labels.values)
     return SegmentationLoss(num_classes, config.train.loss, compute.ranks.add, weight=weight)
 

@@ -60,7 +60,7 @@ def validate(
         return _boundaries(network, cases, compute, config)
     if kind == "normals":
         return _normals(network, cases, compute, config)
-    counts = _count(network, cases, compute, config)
+    counts = count_overlap(network, cases, compute, config)
     facts = {
         "dice": counts.foreground_mean,
         "iou": counts.mean_iou,
@@ -78,9 +78,10 @@ def score_name(config: Config) -> str:
     return names.get(config.task.kind, of_segmentation)
 
 
-def _count(
+def count_overlap(
     network: SegmentationNetwork, cases: Sequence[Prepared], compute: Compute, config: Config
 ) -> DiceCounts:
+    """Count the agreement of predicted classes and labels, as ``validate`` of a segmentation."""
     num_classes = len(config.labels.values)
     total = torch.zeros(3, num_classes, dtype=torch.int64)
     for case, values in _answers(network, cases, compute, config):

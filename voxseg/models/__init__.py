@@ -29,6 +29,12 @@ from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
 from voxseg.models.shared import load_shared_weights as load_shared_weights
+from voxseg.models.sunet import SUNet as SUNet
+from voxseg.models.sunet import SUNetClassifier as SUNetClassifier
+from voxseg.models.sunet import build_sunet as build_sunet
+from voxseg.models.sunet import build_sunet_classifier as build_sunet_classifier
+from voxseg.models.sunet_trunk import SUNetStride as SUNetStride
+from voxseg.models.sunet_trunk import Variant as Variant
 from voxseg.models.trunk import Tap as Tap
 from voxseg.models.trunk import TappedNetwork as TappedNetwork
 from voxseg.models.trunk import Trunk as Trunk
@@ -64,6 +70,8 @@ class ModelEntry:
     """Of the paper's data, background included."""
     size: tuple[int, ...] = (80, 80, 80)
     """Of what the paper's network answers at once, by axis."""
+    is_classifier: bool = False
+    """Whether it answers once for the whole image, not for every pixel."""
 
 
 _photos = partial(ModelEntry, spatial_dims=(2,), in_channels=3)
@@ -71,6 +79,10 @@ _enets = partial(_photos, num_classes=20, size=(512, 1024))  # Cityscapes, one f
 _ports = partial(_photos, num_classes=19, size=(512, 1024))
 _fcns = partial(_photos, num_classes=19, size=(1024, 2048))  # Cityscapes
 _deeplabs = partial(_photos, num_classes=21, size=(513, 513))  # PASCAL VOC
+_sunets = partial(  # the same
+    ModelEntry, spatial_dims=(2, 3), in_channels=3, num_classes=21, size=(512, 512)
+)
+_classifiers = partial(_sunets, num_classes=1000, size=(224, 224), is_classifier=True)  # ImageNet
 
 _context = partial(_photos, num_classes=60, size=(224, 224))  # PASCAL-Context
 _vocs = partial(_photos, num_classes=21, size=(224, 224))  # PASCAL VOC
@@ -87,6 +99,7 @@ _FCN = "arXiv:2006.07742, on arXiv:1411.4038"
 _SMP = "arXiv:2006.07742"
 _PIXELNET = "arXiv:1609.06694, on arXiv:1409.1556"
 _VOXELNET = "voxseg's own, after arXiv:1609.06694 and arXiv:1608.05895"
+_SUNET = "arXiv:1804.10343"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
 _scores = partial(VoxResNet, stages=3, fusion="scores")
@@ -104,6 +117,7 @@ _fcn32s = partial(FCN, finest_stride=32)
 _fcn8s = partial(FCN, finest_stride=8)
 _table4 = partial(build_pixelnet, taps=("1_2", "3_3", "5_3"))
 _TABLE_4_WITH_7 = ("1_2", "3_3", "5_3", "7")
+_sunet_7_128 = partial(build_sunet, variant="7-128")
 
 MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v0": ModelEntry(
@@ -254,6 +268,25 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "pixelnet-voxresnet": ModelEntry(
         build_volume_pixelnet, _VOXELNET, "Hypercolumns of VoxResNet's four taps"
+    ),
+    "sunet-64": _sunets(
+        partial(build_sunet, variant="64"), _SUNET, "Stacked U-nets, the last block dilated"
+    ),
+    "sunet-128": _sunets(
+        partial(build_sunet, variant="128"), _SUNET, "Stacked U-nets, the last block dilated"
+    ),
+    "sunet-7-128": _sunets(_sunet_7_128, _SUNET, "Stacked U-nets, the last block dilated"),
+    "sunet-7-128-degridding": _sunets(
+        partial(_sunet_7_128, degridding=512), _SUNET, "SUNet-7-128 with de-gridding layers"
+    ),
+    "sunet-64-classifier": _classifiers(
+        partial(build_sunet_classifier, variant="64"), _SUNET, "One answer for the whole image"
+    ),
+    "sunet-128-classifier": _classifiers(
+        partial(build_sunet_classifier, variant="128"), _SUNET, "One answer for the whole image"
+    ),
+    "sunet-7-128-classifier": _classifiers(
+        partial(build_sunet_classifier, variant="7-128"), _SUNET, "One answer for the whole image"
     ),
 }
 """Written out by hand: what is not here does not exist."""
