@@ -15,7 +15,7 @@ _FINAL_AUXILIARY_WEIGHT = 1e-3  # where the authors of VoxResNet let it end
 
 
 def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or Nesterov SGD; weight decay leaves out biases and normalisation."""
+    """AdamW or SGD; weight decay leaves out biases and normalisation."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
@@ -25,7 +25,7 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     groups = [g for g in groups if g["params"]]
     if config.optimiser == "sgd":
         return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=True
+            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
         )
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(_BETA1, config.beta2))
 

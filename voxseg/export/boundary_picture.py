@@ -4,6 +4,7 @@ Lines are drawn dark on white as papers have them, errors in colours on the dimm
 a photograph is shrunk to fit the page, lines are widened first, so that none is lost.
 """
 
+import io
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from voxseg.export.label_table import Colour
-from voxseg.export.photo_picture import PAGE_WIDTH, draw_panels, panel_width
+from voxseg.export.photo_picture import PAGE_WIDTH, panel_width, photo_sheet
 
 BOUNDARY_ERRORS: dict[str, Colour] = {
     "found, and drawn by somebody": (86, 180, 233),  # sky blue
@@ -57,7 +58,9 @@ def draw_boundaries(
             panels[name] = np.repeat(255 - _levels(lines, widen)[..., None], 3, axis=2)
     if errors is not None:
         panels["errors"] = _errors(photograph, errors, widen)
-    return draw_panels(panels, size)
+    buffer = io.BytesIO()
+    photo_sheet(panels, size).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _levels(lines: Shares | Masks, widen: int) -> NDArray[np.uint8]:

@@ -55,7 +55,9 @@ def draw_photograph(
     if {"prediction", "truth"} <= set(masks):
         counts = None if labels is None else np.isin(masks["truth"], labels)
         panels["errors"] = _errors(base, error_map(masks["prediction"], masks["truth"], counts))
-    return draw_panels(panels, size)
+    buffer = io.BytesIO()
+    photo_sheet(panels, size).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def error_map(
@@ -98,11 +100,8 @@ def panel_width(count: int) -> int:
     return (PAGE_WIDTH - (columns - 1) * _GAP) // columns
 
 
-def draw_panels(panels: Mapping[str, NDArray[np.uint8]], size: tuple[int, ...]) -> bytes:
-    """Put panels (H, W, 3) of one size in two columns, each with its name in a corner, as a PNG.
-
-    The one called "photograph" is shrunk smoothly; others keep their colours.
-    """
+def photo_sheet(panels: Mapping[str, NDArray[np.uint8]], size: tuple[int, ...]) -> Image.Image:
+    """Put panels (H, W, 3) of one size in two columns, each with its name in a corner."""
     columns, width = min(2, len(panels)), panel_width(len(panels))
     height = max(1, round(width * size[0] / size[1]))
     if height > PAGE_WIDTH:  # a tower
@@ -120,6 +119,4 @@ def draw_panels(panels: Mapping[str, NDArray[np.uint8]], size: tuple[int, ...]) 
         draw.text(
             (left + 6, top + 4), name, fill="white", font=font, stroke_width=2, stroke_fill="black"
         )
-    buffer = io.BytesIO()
-    sheet.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return sheet
