@@ -58,11 +58,7 @@ def sets(boundaries, normals):
 
 HEADLINES = {
     "boundaries": ("pixel AP", "ods", "f"),
-    "normals": (
-        "mean angle",
-        "mean_degrees",
-    )
-    * 2,
+    "normals": ("mean angle", "mean_degrees", "mean_degrees"),
 }
 
 

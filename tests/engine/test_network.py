@@ -5,7 +5,7 @@ from voxseg.engine.checkpoint import save_checkpoint
 from voxseg.engine.config import Config, LabelConfig, ModelConfig, build, to_tables
 from voxseg.engine.network import build_network, deepest_stride, initialise_from, network_of
 from voxseg.errors import DataError, UsageError, VoxsegError
-from voxseg.models import FCN, DeepLab, EncoderENet, ENet, SplitMergeFCN, VoxResNet
+from voxseg.models import FCN, DeepLab, EncoderENet, ENet, SplitMergeFCN, SUNet, VoxResNet
 
 KINDS = {
     "voxresnet": (VoxResNet, {}),
@@ -14,6 +14,10 @@ KINDS = {
     "fcn": (FCN, {"depth": 18, "finest_stride": 8}),
     "smp": (SplitMergeFCN, {"depth": 18}),
     "deeplab": (DeepLab, {"depth": 18, "context": "module-a5", "multi_grid": (1, 2)}),
+    "sunet": (
+        SUNet,
+        {"filters": 4, "widths": (4, 8, 8, 8, 8, 8), "output_stride": 16, "degridding": 4},
+    ),
 }
 
 
@@ -70,6 +74,18 @@ def test_settings_of_another_network_are_refused():
 def test_a_network_that_cannot_be_is_refused_in_words():
     with pytest.raises(UsageError, match=r"model: .*multi_grid"):
         build_network(ModelConfig(network="deeplab", depth=18), 3, 2, 2)
+    with pytest.raises(UsageError, match=r"model: DeepLab's output_stride is 8 or 16, got 4"):
+        build_network(ModelConfig(network="deeplab", output_stride=4), 3, 2, 2)
+    with pytest.raises(UsageError, match=r"model: widths must be 6 positive numbers"):
+        build_network(ModelConfig(network="sunet", widths=(32, 64)), 3, 2, 2)
+
+
+def test_sunet_sees_volumes_too():
+    config = settings("sunet", output_stride=4)
+    assert not config.is_planar
+    network = build_network(config, 1, 3, 3)
+    assert (network.spatial_dims, network.output_stride) == (3, 4)
+    assert deepest_stride(network) == (1, 1, 1)
 
 
 def test_the_second_step_of_enet_starts_from_the_first(tmp_path):

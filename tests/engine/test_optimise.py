@@ -64,6 +64,13 @@ def test_weight_decay_leaves_out_biases_and_normalisation():
         assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(1, 0.1), (3, 0.0)]
 
 
+def test_sgd_looks_ahead_unless_told_not_to():
+    for nesterov in (True, False):
+        config = TrainConfig(optimiser="sgd", momentum=0.95, nesterov=nesterov)
+        groups = build_optimiser(nn.Linear(2, 2), config).param_groups
+        assert {(group["momentum"], group["nesterov"]) for group in groups} == {(0.95, nesterov)}
+
+
 def test_beta2_reaches_the_optimiser_and_is_checked():
     optimiser = build_optimiser(nn.Linear(2, 2), TrainConfig(beta2=0.98))
     assert {group["betas"] for group in optimiser.param_groups} == {(0.9, 0.98)}
@@ -112,12 +119,6 @@ def test_a_network_without_a_head_has_no_rate_for_it():
         build_optimiser(nn.Linear(2, 2), TrainConfig(head_rate=10))
     with pytest.raises(ValueError, match=r"train\.head_bias_rate must be positive, got 0"):
         TrainConfig(head_bias_rate=0)
-
-
-def test_momentum_is_nesterovs_unless_told():
-    for value in (True, False):
-        optimiser = build_optimiser(nn.Linear(2, 2), TrainConfig(optimiser="sgd", nesterov=value))
-        assert {group["nesterov"] for group in optimiser.param_groups} == {value}
 
 
 def test_steps_fall_at_their_epochs():

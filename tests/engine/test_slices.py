@@ -140,6 +140,41 @@ def test_several_sizes_are_averaged_at_the_slices_own():
     assert gathered.probabilities.shape == plain.shape
 
 
+def test_the_shorter_side_is_brought_to_a_size():
+    ensemble = Ensemble(
+        networks=(network(1),),
+        compute=COMPUTE,
+        data=PrepareSettings(plane="coronal"),
+        scales=(0.5, 1.0),
+        shorter_side=10,
+    )
+    # Coronal slices of 21 x 5: the 5 becomes 5 and 10.
+    assert [look.size(SHAPE) for look in ensemble.looks] == [(21, 5), (42, 10)]
+    assert SliceView(2, shorter_side=512, scale=0.75).size((375, 500, 1)) == (384, 512)
+
+
+def test_even_windows_average_what_overlaps():
+    case, net = prepared((50, 20, 1)), network(1)
+    settings = PredictConfig(
+        memory_gb=100, always_windows=True, window_voxels=(32, 32), overlap=0.5, blend="even"
+    )
+    data = PrepareSettings(plane="axial")
+    ensemble = Ensemble(networks=(net,), compute=COMPUTE, data=data)
+    how = str(ensemble.plan(case.shape, settings, 9).cut)
+    assert how == "3 windows of 32x20, averaged where they overlap"
+    found = predict_probabilities(net, case, COMPUTE, settings, data)
+    image = torch.from_numpy(case.image[None, ..., 0])
+    total, times = torch.zeros(3, 50, 20), torch.zeros(50, 1)
+    for start in (0, 16, 18):
+        with torch.inference_mode():
+            total[:, start : start + 32] += net(image[:, :, start : start + 32])[0]
+        times[start : start + 32] += 1
+    np.testing.assert_allclose(found[..., 0], (total / times).softmax(0), atol=1e-5)
+    small = predict_probabilities(net, prepared((32, 20, 1)), COMPUTE, settings, data)
+    whole = predict_probabilities(net, prepared((32, 20, 1)), COMPUTE, WHOLE, data)
+    np.testing.assert_allclose(small, whole, atol=1e-6)
+
+
 def test_a_slice_comes_with_neighbours_positions_and_whole_numbers():
     case = prepared()
     look = SliceView(1, neighbours=2, coordinates=True, flips=(0,))

@@ -44,7 +44,8 @@ class Ensemble:
     """Spatial axes for test-time flips; each combination of them is a member."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which slices are seen; each is a member."""
-
+    shorter_side: int = 0
+    """Pixels of a slice's shorter side at a size of 1; 0 for its own."""
     answer: Answer | None = None
     """How the networks' outputs are read; None: as classes."""
 
@@ -67,6 +68,7 @@ class Ensemble:
                 neighbours=self.data.neighbours,
                 coordinates=self.data.coordinates,
                 scales=self.scales,
+                shorter_side=self.shorter_side,
                 flips=_flip_combinations(self.flip_axes),
             )
         )

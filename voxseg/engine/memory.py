@@ -57,7 +57,7 @@ def plan_memory(
     """Choose the fastest way to run ``shape`` that fits the budget, or else the most frugal one.
 
     Whole; in exact tiles; in windows where tiles would be larger than what they save, or where a
-    normalisation looks at all of the image.
+    normalisation looks at all of the image; in windows from the start where settings say so.
 
     Args:
         network: the network, or the largest of several.
@@ -69,6 +69,9 @@ def plan_memory(
     budget = settings.memory_gb or _SHARE * free_gb(compute.device) / compute.sharing
     costs = _Costs(network, compute, supervoxels)
     size = tuple(shape)
+    windows = windows_of(size, settings.window_voxels, settings.overlap, settings.blend)
+    if settings.always_windows and windows.count > 1:
+        return MemoryPlan(costs.windows(windows), budget, windows, False)
     if isinstance(network, SplitMergeFCN):
         return _sub_grids(costs, tilings(network, size)[0], budget)
     candidates = tilings(network, size)
@@ -85,7 +88,6 @@ def plan_memory(
     plan = MemoryPlan(needed, budget, tiling, keeps)
     if needed <= budget:
         return plan
-    windows = windows_of(size, settings.window_voxels, settings.overlap)
     if costs.windows(windows) >= needed:
         return plan
     return MemoryPlan(costs.windows(windows), budget, windows, False)

@@ -17,13 +17,15 @@ from voxseg.models import (
     ENet,
     ResNet,
     SplitMergeFCN,
+    SUNet,
     VoxResNet,
     build_deeplab,
+    build_sunet,
     load_published_weights,
     load_shared_weights,
 )
 
-SegmentationNetwork = VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab
+SegmentationNetwork = VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab | SUNet
 """What the engine runs: ``forward`` and ``supervise``, with ``superpixels`` and ``count`` where
 ``needs_superpixels``; ``reach`` says whether it may see an image tile by tile."""
 
@@ -159,14 +161,32 @@ def _smp(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> 
 
 
 def _deeplab(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> DeepLab:
+    stride = config.output_stride
+    if stride == 2 or stride == 4:  # mypy follows this, not "in"
+        raise ValueError(f"DeepLab's output_stride is 8 or 16, got {stride}")
     return build_deeplab(
         in_channels,
         num_classes,
         spatial_dims=dims,
         depth=config.depth,
         context=config.context,
-        output_stride=config.output_stride,
+        output_stride=stride,
         multi_grid=config.multi_grid,
+    )
+
+
+def _sunet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> SUNet:
+    return build_sunet(
+        in_channels,
+        num_classes,
+        spatial_dims=dims,
+        variant=config.variant,
+        output_stride=config.output_stride,
+        dilation=config.dilation,
+        degridding=config.degridding,
+        filters=config.filters or None,
+        widths=config.widths or None,
+        stacks=config.stacks or None,
     )
 
 
@@ -176,6 +196,7 @@ _BUILD: dict[Network, Callable[[ModelConfig, int, int, int], SegmentationNetwork
     "fcn": _fcn,
     "smp": _smp,
     "deeplab": _deeplab,
+    "sunet": _sunet,
 }
 
 

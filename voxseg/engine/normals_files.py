@@ -25,6 +25,12 @@ def write_normals(target: Path, normals: np.ndarray) -> None:
     write_normals_png(target, normals)
 
 
+def numbers_beside(prediction: Path) -> Path:
+    """Return the archive of numbers beside a picture of normals, or the picture."""
+    numbers = prediction.with_suffix(".npz")
+    return numbers if numbers.is_file() else prediction
+
+
 class NormalsScorer:
     """Scores surface normals, see ``voxseg.metrics.normals``."""
 
@@ -37,8 +43,7 @@ class NormalsScorer:
         Raises:
             DataError: A file cannot be read.
         """
-        numbers = prediction.with_suffix(".npz")
-        found = read_normals(numbers if numbers.is_file() else prediction)
+        found = read_normals(numbers_beside(prediction))
         self._angles[case_id] = count_angles(found.array[..., 0], read_normals(truth).array[..., 0])
 
     def cases(self) -> Mapping[str, Mapping[str, float]]:

@@ -140,7 +140,9 @@ def _plan_images(
         for name in ("loss", "class_weights", "select", "class_share"):
             del plan["train"][name]
     regions = f"about {_SUPERPIXELS} SLIC superpixels"
-    say(_chosen(merge(plan, settings), regions, f"crops of {_by(crop)} pixels"))
+    chosen = merge(plan, settings)
+    crop = list(build(chosen).train.patch_voxels)
+    say(_chosen(chosen, regions, f"crops of {_by(crop)} pixels"))
     return plan
 
 

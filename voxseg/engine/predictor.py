@@ -168,4 +168,5 @@ class Predictor:
             flip_axes=self.config.augment.flip_axes if tta else (),
             scales=self.config.predict.scales if tta else (1.0,),
             answer=self.answer,
+            shorter_side=self.config.predict.shorter_side if tta else 0,
         )

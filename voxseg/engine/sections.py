@@ -16,17 +16,23 @@ from voxseg.models import (
     Context,
     Depth,
     Design,
+    Dilation,
     FinestStride,
     Fusion,
     Norm,
     OutputStride,
     Reduce,
+    SUNetStride,
+    Variant,
     Version,
 )
+from voxseg.tasks.boundaries import Balance
 from voxseg.tasks.segmentation import LossKind
 
+Blend = Literal["gaussian", "even"]
+
 _COLOUR = re.compile("#[0-9a-fA-F]{6}")
-Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab"]
+Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +44,8 @@ class TaskConfig:
     the data set are about."""
     consensus: int = 3
     """Of boundaries: how many annotators must have drawn one."""
+    balance: Balance = "image"
+    """Of boundaries: count as much as the rest of the "image", or of the "batch"."""
     disputed: Disputed = "ignored"
     """Of boundaries: what a pixel is that fewer annotators drew: "ignored", or "negative" as where
     there is no boundary."""
@@ -82,7 +90,8 @@ class ModelConfig:
     """Which network; what another network than the chosen one has must keep its default."""
 
     network: Network = "voxresnet"
-    """"voxresnet" sees volumes, or slices with ``data.plane``; the others see slices and images."""
+    """"voxresnet" and "sunet" see volumes, or slices with ``data.plane``; the others slices and
+    images."""
     design: Design = "V3"
     """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
     reduce: Reduce = "max"
@@ -94,7 +103,8 @@ class ModelConfig:
     fusion: Fusion = "features"
     """How VoxResNet's taps meet: "features", the classical "scores", or a "decoder"."""
     widths: tuple[int, ...] = ()
-    """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ..."""
+    """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ... Of SUNet
+    six: after the first convolution, the residual block, and each block of U-Nets."""
     norm: Norm = "batch"
     """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
     version: Version = "released"
@@ -105,12 +115,22 @@ class ModelConfig:
     """FCN32s or FCN8s."""
     context: Context = "vortex"
     """DeepLab's: "aspp", "aspp+", "module-a5", "module-a9", "module-a13" or "vortex"."""
-    output_stride: OutputStride = 8
-    """DeepLab's: 8 or 16."""
+    output_stride: OutputStride | SUNetStride = 8
+    """DeepLab's: 8 or 16; SUNet's: 32, 16, 8, 4 or 2."""
     multi_grid: tuple[int, ...] = (1, 2, 4)
     """Factors on the dilations of DeepLab's last stage, one a block (ResNet-18 has two)."""
     part: Literal["all", "encoder"] = "all"
     """"encoder" trains ENet's encoder alone, the first of its two steps."""
+    variant: Variant = "64"
+    """Which SUNet: "64", "128" or "7-128"."""
+    filters: int = 0
+    """Of the convolutions in SUNet's U-Nets, instead of its variant's; 0 for that."""
+    stacks: tuple[int, ...] = ()
+    """U-Nets in each of SUNet's four blocks, instead of its variant's."""
+    dilation: Dilation = "multigrid"
+    """Of SUNet below output stride 32: "multigrid", or "strided" within each U-Net."""
+    degridding: int = 0
+    """Filters of SUNet's two de-gridding layers, 512 in the paper; 0 for none."""
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
@@ -131,7 +151,7 @@ class ModelConfig:
     @property
     def is_planar(self) -> bool:
         """Whether the network sees two axes only."""
-        return self.network != "voxresnet"
+        return self.network not in ("voxresnet", "sunet")
 
 
 _OWN: dict[Network, tuple[str, ...]] = {
@@ -142,6 +162,9 @@ _OWN: dict[Network, tuple[str, ...]] = {
     "fcn": ("depth", "finest_stride"),
     "smp": ("depth",),
     "deeplab": ("depth", "context", "output_stride", "multi_grid"),
+    "sunet": (
+        "variant", "output_stride", "dilation", "degridding", "filters", "widths", "stacks",
+    ),
 }  # fmt: skip
 
 
@@ -186,7 +209,7 @@ class TrainConfig:
     momentum: float = 0.99
     """Of SGD."""
     nesterov: bool = True
-    """Whether SGD's momentum is Nesterov's."""
+    """Of SGD: look ahead along the momentum."""
     head_rate: float = 1.0
     """Learning rate of the weights in the network's head, as a multiple of the others'; PixelNet's
     head is its perceptron."""
@@ -244,10 +267,17 @@ class PredictConfig:
 
     window_voxels: tuple[int, ...] = (96, 96, 96)
     """Size of one window where neither the whole volume nor exact tiles fit the budget."""
+    always_windows: bool = False
+    """Cut into windows whatever is larger than one, even where the budget takes it whole."""
     overlap: float = 0.5
     """Fraction of a window shared with its neighbour, in [0, 1)."""
+    blend: Blend = "gaussian"
+    """Where windows overlap, the middle of each counts more ("gaussian"), or all alike ("even")."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which slices and images are seen with --tta, relative to their own."""
+    shorter_side: int = 0
+    """Pixels that the shorter side of a slice or image is brought to with --tta, before
+    ``scales``; 0 keeps its own."""
     memory_gb: float = 0.0
     """Budget for one forward pass; 0 takes half of what is free. Probabilities that must be kept
     go to a file beside the output where they need more than it."""
@@ -257,3 +287,5 @@ class PredictConfig:
             raise ValueError(f"predict.overlap must be in [0, 1), got {self.overlap}")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"predict.scales must be positive, got {self.scales}")
+        if self.shorter_side < 0:
+            raise ValueError(f"predict.shorter_side must not be negative, got {self.shorter_side}")

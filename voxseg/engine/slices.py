@@ -36,6 +36,8 @@ class SliceView:
     """Append the position of each voxel, one channel an axis of the volume."""
     scale: float = 1.0
     """Size at which a slice is seen, relative to its own."""
+    shorter_side: int = 0
+    """Pixels of its shorter side at a ``scale`` of 1; 0 for its own."""
     flips: tuple[int, ...] = ()
     """Axes of the volume along which a slice is mirrored; ``axis`` itself has no effect."""
 
@@ -46,7 +48,9 @@ class SliceView:
 
     def size(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Size at which the slices of a volume of ``shape`` are seen."""
-        return tuple(max(1, round(shape[axis] * self.scale)) for axis in self.plane)
+        own = [shape[axis] for axis in self.plane]
+        scale = self.scale * (self.shorter_side / min(own) if self.shorter_side else 1)
+        return tuple(max(1, round(length * scale)) for length in own)
 
 
 def run_slices(
@@ -159,6 +163,7 @@ def looks(
     neighbours: int,
     coordinates: bool,
     scales: Sequence[float],
+    shorter_side: int,
     flips: Sequence[tuple[int, ...]],
 ) -> Iterator[SliceView]:
     """Go through all ways to see a volume: planes, sizes and mirrored sides."""
@@ -169,4 +174,4 @@ def looks(
                 mirrored = tuple(side for side in sides if side != axis)
                 if mirrored not in seen:
                     seen.add(mirrored)
-                    yield SliceView(axis, neighbours, coordinates, scale, mirrored)
+                    yield SliceView(axis, neighbours, coordinates, scale, shorter_side, mirrored)

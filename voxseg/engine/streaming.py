@@ -187,7 +187,7 @@ def _apart(part: Tensor) -> Tensor:
 def _windows(step: Step, view: View, windows: Windows, visit: Callable[[Piece], None]) -> None:
     """Blend windows into layers along the longest axis, and visit layers that are complete.
 
-    Values are blended on the CPU with Gaussian weights, whatever the device; only the layers that
+    Values are blended on the CPU, whatever the device; only the layers that
     a row of windows still touches are in memory.
     """
     blend = _Blend(windows)
@@ -214,7 +214,8 @@ class _Blend:
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
-        self._weights = compute_importance_map(windows.size, mode="gaussian")
+        mode = {"gaussian": "gaussian", "even": "constant"}[windows.blend]
+        self._weights = compute_importance_map(windows.size, mode=mode).float()
         self._sums: Tensor | None = None
         self._first = 0
         self._complete = 0

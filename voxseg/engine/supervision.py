@@ -15,6 +15,7 @@ from voxseg.engine.lazy_cases import labels_of
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
 from voxseg.models import SplitMergeFCN
+from voxseg.tasks.boundaries import BoundaryLoss
 from voxseg.tasks.class_weights import class_frequencies, class_weights
 from voxseg.tasks.normals import NormalsLoss
 from voxseg.tasks.segmentation import SegmentationLoss
@@ -91,6 +92,8 @@ def _loss(config: Config, compute: Compute, weight: Tensor | None) -> Loss:
     """Return what the task minimises."""
     if config.task.kind == "normals":
         return NormalsLoss(compute.ranks.add)
+    if config.task.kind == "boundaries":
+        return BoundaryLoss(compute.ranks.add, config.task.balance)
     num_classes = len(config.labels.values)
     return SegmentationLoss(num_classes, config.train.loss, compute.ranks.add, weight=weight)
 

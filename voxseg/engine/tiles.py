@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voxseg.engine.network import SegmentationNetwork, deepest_stride
+from voxseg.engine.sections import Blend
 
 Region = tuple[slice, ...]
 Size = tuple[int, ...]
@@ -110,6 +111,8 @@ class Windows:
     """Of a window, no larger than the volume."""
     overlap: float
     """Fraction that a window shares with the next, in [0, 1)."""
+    blend: Blend = "gaussian"
+    """How windows count where they overlap."""
 
     @property
     def axis(self) -> int:
@@ -145,14 +148,17 @@ class Windows:
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.size))
-        return f"{self.count} windows of {size}, blended where they overlap"
+        how = {"gaussian": "blended", "even": "averaged"}[self.blend]
+        return f"{self.count} windows of {size}, {how} where they overlap"
 
 
-def windows_of(shape: Sequence[int], size: Sequence[int], overlap: float) -> Windows:
+def windows_of(
+    shape: Sequence[int], size: Sequence[int], overlap: float, blend: Blend = "gaussian"
+) -> Windows:
     """Cover ``shape`` with windows of ``size`` (its first number for other than its axes)."""
     wanted = tuple(size) if len(size) == len(shape) else (size[0],) * len(shape)
     fitting = tuple(min(w, n) for w, n in zip(wanted, shape, strict=True))
-    return Windows(tuple(shape), fitting, overlap)
+    return Windows(tuple(shape), fitting, overlap, blend)
 
 
 def tilings(network: SegmentationNetwork, shape: Sequence[int]) -> list[Tiling]:

@@ -29,6 +29,7 @@ from voxseg.models.shared import LoadReport as LoadReport
 from voxseg.models.shared import ParameterCount as ParameterCount
 from voxseg.models.shared import count_parameters as count_parameters
 from voxseg.models.shared import load_shared_weights as load_shared_weights
+from voxseg.models.sunet import Dilation as Dilation
 from voxseg.models.sunet import SUNet as SUNet
 from voxseg.models.sunet import SUNetClassifier as SUNetClassifier
 from voxseg.models.sunet import build_sunet as build_sunet
