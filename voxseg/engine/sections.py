@@ -5,8 +5,9 @@ Those of the data stand where they are used: in ``voxseg.data``.
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import TaskKind
@@ -167,6 +168,22 @@ _OWN: dict[Network, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+_TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"),
+        lambda number: number >= 1,
+        "at least 1",
+    ),
+    (("patch_voxels", "step_at"), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("learning_rate", "head_rate", "head_bias_rate"), lambda rate: rate > 0, "positive"),
+    (("ema_decay", "beta2"), lambda share: 0 <= share < 1, "in [0, 1)"),
+    (("class_share",), lambda share: 0 <= share <= 1, "in [0, 1]"),
+    (("workers",), lambda number: number >= -1, "-1 (by device) or more"),
+    (("class_weight_c",), lambda c: c > 1, "above 1"),
+)
+"""Settings of a training, which of their values are allowed, and that in words."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How the network is trained."""
@@ -193,12 +210,20 @@ class TrainConfig:
     """Of SGD."""
     nesterov: bool = True
     """Of SGD: look ahead along the momentum."""
+    head_rate: float = 1.0
+    """Learning rate of the weights in the network's head, as a multiple of the others'; PixelNet's
+    head is its perceptron."""
+    head_bias_rate: float = 1.0
+    """The same of the head's biases."""
     beta2: float = 0.999
     """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
     schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
     """Learning rate over the run: "cosine", "poly" (power 0.9), "constant", or "step"."""
     step_epochs: int = 100
     """With "step": epochs after which the learning rate falls to a tenth, each time."""
+    step_at: tuple[int, ...] = ()
+    """With "step": the epochs, counted from the start, after which it falls; instead of
+    ``step_epochs``."""
     warmup: float = 0.03
     """Share of the run in which the learning rate rises from 0."""
     ema_decay: float = 0.99
@@ -229,23 +254,11 @@ class TrainConfig:
     """Only algorithms that repeat bit by bit; ops that have none are named."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        if self.workers < -1:
-            raise ValueError(f"train.workers must be -1 (by device) or more, got {self.workers}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
-        if not 0 <= self.beta2 < 1:
-            raise ValueError(f"train.beta2 must be in [0, 1), got {self.beta2}")
-        if not 0 <= self.class_share <= 1:
-            raise ValueError(f"train.class_share must be in [0, 1], got {self.class_share}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}")
-        if any(n < 1 for n in self.patch_voxels):
-            raise ValueError(f"train.patch_voxels must be positive, got {self.patch_voxels}")
-        if self.class_weight_c <= 1:
-            raise ValueError(f"train.class_weight_c must be above 1, got {self.class_weight_c}")
+        for names, is_allowed, words in _TRAIN_RULES:
+            for name in names:
+                value = getattr(self, name)
+                if not is_allowed(value):
+                    raise ValueError(f"train.{name} must be {words}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
