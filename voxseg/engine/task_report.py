@@ -16,6 +16,7 @@ from voxseg.engine.task_pictures import (
 )
 from voxseg.engine.task_scores import CASE_SCORES, TOTALS, TaskEvaluation
 from voxseg.errors import VoxsegError
+from voxseg.export.boundary_picture import BOUNDARY_ERRORS
 from voxseg.export.report import Report
 from voxseg.export.report_parts import (
     ReportCase,
@@ -37,6 +38,15 @@ _ABOUT: dict[TaskKind, str] = {
     "normals": "Angles between predicted and true normals, over all pixels that have a true one.",
     "classification": "Share of the photographs whose class is the first that was named, or among "
     "the first five.",
+}
+
+
+_PICTURES: dict[TaskKind, str] = {
+    "boundaries": "Boundaries are dark where they are strong; the truth is darker the more "
+    "annotators drew it. Large photographs are shrunk, their lines widened.",
+    "normals": "Normals as colours of a ball that is lit from red, green and blue: x, y, z from -1 "
+    "to 1 are 0 to 255. Large photographs are shrunk.",
+    "classification": "",
 }
 
 
@@ -128,7 +138,12 @@ def answered_cases(
         except VoxsegError as error:
             png, caption = b"", f"Not drawn: {error}."
         return ReportCase(
-            case, picture=png, caption=caption, headline=headline, anchor=anchors[case]
+            case,
+            picture=png,
+            errors=task == "boundaries" and answers is not None,
+            caption=caption,
+            headline=headline,
+            anchor=anchors[case],
         )
 
     return map(one, drawn)
@@ -170,11 +185,21 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         warnings=warnings,
         sections=sections,
         cases=answered_cases(task, files, drawn, anchors, answers, ranked),
-        cases_note=f"{len(drawn)} of {len(ranked)} photographs"
-        + (", worst first, the median one and the best." if answers else "."),
+        cases_note=_drawn_note(len(drawn), len(ranked), is_scored=answers is not None),
+        pictures_note=_PICTURES[task],
+        error_colours=BOUNDARY_ERRORS,
         closing=(*source.sections, ReportSection("Files", tables=(files_table(files),))),
         folded=facts.folded(source),
     ), drawn
+
+
+def _drawn_note(drawn: int, total: int, *, is_scored: bool) -> str:
+    """Say which photographs are drawn."""
+    order = ", worst first" if is_scored else ""
+    if drawn == total:
+        return f"All {total} photographs{order}."
+    ends = ", then the median one and the best" if is_scored else ""
+    return f"{drawn} of {total} photographs{order}{ends}."
 
 
 def _number(value: float, digits: int) -> str:
