@@ -26,13 +26,16 @@ from voxseg.models import (
     Variant,
     Version,
 )
+from voxseg.models.pixelnet import HIDDEN, STD
 from voxseg.tasks.boundaries import Balance
+from voxseg.tasks.pixels import PixelSampling
 from voxseg.tasks.segmentation import LossKind
 
 Blend = Literal["gaussian", "even"]
 
 _COLOUR = re.compile("#[0-9a-fA-F]{6}")
-Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet"]
+Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet", "pixelnet"]
+TrunkName = Literal["vgg16", "voxresnet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +93,8 @@ class ModelConfig:
     """Which network; what another network than the chosen one has must keep its default."""
 
     network: Network = "voxresnet"
-    """"voxresnet" and "sunet" see volumes, or slices with ``data.plane``; the others slices and
-    images."""
+    """"voxresnet", "sunet" and "pixelnet" on VoxResNet's trunk see volumes, or slices with
+    ``data.plane``; the others slices and images."""
     design: Design = "V3"
     """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
     reduce: Reduce = "max"
@@ -104,7 +107,8 @@ class ModelConfig:
     """How VoxResNet's taps meet: "features", the classical "scores", or a "decoder"."""
     widths: tuple[int, ...] = ()
     """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ... Of SUNet
-    six: after the first convolution, the residual block, and each block of U-Nets."""
+    six: after the first convolution, the residual block, and each block of U-Nets. Of VGG-16 six:
+    of its five blocks, and of conv-6 and conv-7."""
     norm: Norm = "batch"
     """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
     version: Version = "released"
@@ -131,16 +135,37 @@ class ModelConfig:
     """Of SUNet below output stride 32: "multigrid", or "strided" within each U-Net."""
     degridding: int = 0
     """Filters of SUNet's two de-gridding layers, 512 in the paper; 0 for none."""
+    trunk: TrunkName = "vgg16"
+    """What PixelNet reads: "vgg16", or "voxresnet" of slices or volumes."""
+    taps: tuple[str, ...] = ()
+    """PixelNet's layers: of VGG-16 such as "1_2", "5_3" or "7", of VoxResNet "conv1b", "voxres3",
+    "voxres6", "voxres9"; empty: the papers'. The trunk ends at the deepest."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Widths of the hidden layers of PixelNet's perceptron; none: a linear predictor."""
+    dropout: float = 0.5
+    """Of PixelNet's hidden values."""
+    input_dropout: float = 0.0
+    """Of PixelNet's hypercolumns; 0.5 in the paper's networks for boundaries and Context."""
+    normalise_taps: bool = False
+    """Batch norm, without scale and shift, of each map that PixelNet reads: what a linear predictor
+    and training from scratch need."""
+    head_std: float = STD
+    """Standard deviation of the first weights of PixelNet's perceptron; 0: He's normal ones."""
+    batch_norm: bool = False
+    """A batch norm after each convolution of VGG-16's blocks, for training from scratch."""
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
             raise ValueError("model.stages and model.width_divisor must be at least 1")
+        name: str = self.network
         own = _OWN[self.network]
+        if self.network == "pixelnet":
+            name, own = f"pixelnet on {self.trunk}", (*own, *_OF_TRUNK[self.trunk])
         for one in dataclasses.fields(self):
             given = getattr(self, one.name) != one.default
             if given and one.name not in ("network", *own):
                 raise ValueError(
-                    f"model.{one.name} is nothing that {self.network} has; it has {', '.join(own)}"
+                    f"model.{one.name} is nothing that {name} has; it has {', '.join(own)}"
                 )
 
     @property
@@ -151,6 +176,8 @@ class ModelConfig:
     @property
     def is_planar(self) -> bool:
         """Whether the network sees two axes only."""
+        if self.network == "pixelnet":
+            return self.trunk == "vgg16"
         return self.network not in ("voxresnet", "sunet")
 
 
@@ -165,7 +192,14 @@ _OWN: dict[Network, tuple[str, ...]] = {
     "sunet": (
         "variant", "output_stride", "dilation", "degridding", "filters", "widths", "stacks",
     ),
+    "pixelnet": (
+        "trunk", "taps", "hidden", "dropout", "input_dropout", "normalise_taps", "head_std",
+    ),
 }  # fmt: skip
+_OF_TRUNK: dict[TrunkName, tuple[str, ...]] = {
+    "vgg16": ("widths", "batch_norm"),
+    "voxresnet": ("widths", "width_divisor", "norm"),
+}
 
 
 _TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -177,7 +211,8 @@ _TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (("patch_voxels", "step_at"), lambda numbers: all(n >= 1 for n in numbers), "positive"),
     (("learning_rate", "head_rate", "head_bias_rate"), lambda rate: rate > 0, "positive"),
     (("ema_decay", "beta2"), lambda share: 0 <= share < 1, "in [0, 1)"),
-    (("class_share",), lambda share: 0 <= share <= 1, "in [0, 1]"),
+    (("pixels",), lambda number: number >= 0, "0 (all of them) or more"),
+    (("class_share", "positive_share"), lambda share: 0 <= share <= 1, "in [0, 1]"),
     (("workers",), lambda number: number >= -1, "-1 (by device) or more"),
     (("class_weight_c",), lambda c: c > 1, "above 1"),
 )
@@ -196,6 +231,13 @@ class TrainConfig:
     """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
     """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
+    pixels: int = 0
+    """Pixels or voxels of each patch that PixelNet is trained on, 2000 in the paper; 0: all."""
+    pixel_sampling: PixelSampling = "uniform"
+    """How they are drawn: "uniform", "balanced" (as many of each class that a patch shows), or
+    "positives": a fixed share of classes other than the first, of boundaries the boundary."""
+    positive_share: float = 0.5
+    """Of "positives"."""
     class_share: float = 0.67
     """Share of patches centred near a voxel of a drawn class; the others fall anywhere."""
     loss: LossKind = "dice_ce"
@@ -211,8 +253,8 @@ class TrainConfig:
     nesterov: bool = True
     """Of SGD: look ahead along the momentum."""
     head_rate: float = 1.0
-    """Learning rate of the weights in the network's head, as a multiple of the others'; PixelNet's
-    head is its perceptron."""
+    """Learning rate of the weights in the head of "pixelnet" (its perceptron) or "sunet" (its last
+    layer), as a multiple of the others'."""
     head_bias_rate: float = 1.0
     """The same of the head's biases."""
     beta2: float = 0.999

@@ -189,9 +189,9 @@ class PixelNet(nn.Module):
 
     def _maps(self, image: Tensor) -> list[Tensor]:
         maps = self.trunk(image)
-        if not len(self.norms):
-            return maps
-        return [norm(one) for norm, one in zip(self.norms, maps, strict=True)]
+        for number, norm in enumerate(self.norms):
+            maps[number] = norm(maps[number])
+        return maps
 
     def _classified(self, columns: Tensor) -> Tensor:
         """Classify hypercolumns (B, C, P); (B, num_classes, P)."""
