@@ -120,13 +120,17 @@ def _show_spread(spread: "SeedSpread", output: Path) -> None:
     """Print mean and standard deviation over the seeds of the headline score, and each seed's."""
     from voxseg.engine.seeds import POOLED_IOU
 
-    is_pooled = any(row.metric == POOLED_IOU for row in spread.rows)
-    metric, name = (POOLED_IOU, "IoU over all pixels") if is_pooled else ("dice", "Dice")
+    found = {row.metric for row in spread.rows}
+    metric, name = ("dice", "Dice")
+    if POOLED_IOU in found:
+        metric, name = POOLED_IOU, "IoU over all pixels"
+    has_dice = "dice" in found
     rows = [
         (row.name, row.mean, row.deviation, *row.by_seed)
         for row in spread.rows
-        if row.metric == metric
+        if row.metric == metric or not has_dice
     ]
+    name = name if has_dice else "Scores"
     columns = ("class", "mean", "sd", *(f"seed {seed}" for seed in spread.seeds))
     title = f"{name} over {len(spread.seeds)} seeds; the tables above are of each case's mean"
     terminal.out.print(terminal.table(title, columns, rows))

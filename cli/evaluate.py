@@ -10,9 +10,11 @@ from voxseg.errors import ExitCode
 
 from . import console as terminal
 from . import options
+from .task_tables import task_tables
 
 if TYPE_CHECKING:
     from voxseg.engine.evaluate import Evaluation
+    from voxseg.engine.task_scores import TaskEvaluation
     from voxseg.metrics import Summary
 
 _MOST_NAMED = 5
@@ -54,8 +56,9 @@ def evaluate(
     """Score the masks of PREDICTION against TRUTH: Dice, IoU, HD95, ASSD, surface Dice, volumes.
 
     Of photographs (CASE.png): IoU and accuracy over all pixels, as benchmarks give them, and IoU
-    and Dice of each case. Cases are paired by name. Exit code 4 when some cases failed and the
-    others were scored.
+    and Dice of each case. Where TRUTH is a data set of boundaries: ODS, OIS and AP; of surface
+    normals: angles. Cases are paired by name. Exit code 4 when some cases failed and the others
+    were scored.
     """
     from voxseg.api import evaluate as run
 
@@ -139,8 +142,22 @@ def case_table(evaluation: "Evaluation") -> Table:
     return terminal.table("Each case: Dice by class, and means over its foreground", columns, rows)
 
 
-def show(evaluation: "Evaluation", output: Path | None) -> None:
+def show(evaluation: "Evaluation | TaskEvaluation", output: Path | None) -> None:
     """Print the tables of cases and of classes, and how empty masks were treated."""
+    from voxseg.engine.task_scores import TaskEvaluation
+
+    if isinstance(evaluation, TaskEvaluation):
+        for table in task_tables(evaluation):
+            terminal.out.print(table)
+        for text in evaluation.notes:
+            terminal.out.print(text, markup=False)
+    else:
+        _show_classes(evaluation)
+    if output is not None:
+        terminal.out.print(f"wrote metrics.csv, summary.csv and metrics.json to {output}")
+
+
+def _show_classes(evaluation: "Evaluation") -> None:
     from voxseg.metrics.summary import in_cases
 
     from . import pooled
@@ -157,18 +174,19 @@ def show(evaluation: "Evaluation", output: Path | None) -> None:
         terminal.out.print(pooled.headline(evaluation.pooled), markup=False)
     for text in (*evaluation.notes, evaluation.policy):
         terminal.out.print(text, markup=False)
-    if output is not None:
-        terminal.out.print(f"wrote metrics.csv, summary.csv and metrics.json to {output}")
 
 
-def _report_rest(evaluation: "Evaluation") -> None:
+def _report_rest(evaluation: "Evaluation | TaskEvaluation") -> None:
     """Say on stderr what was not scored."""
+    from voxseg.engine.evaluate import Evaluation
     from voxseg.metrics.summary import in_cases
+
+    scored = evaluation.scores if isinstance(evaluation, Evaluation) else evaluation.cases
 
     for case, error in evaluation.failures.items():
         terminal.err.print(f"{case}: {error}", markup=False)
     if evaluation.failures:
-        total = len(evaluation.failures) + len(evaluation.scores)
+        total = len(evaluation.failures) + len(scored)
         terminal.err.print(f"{len(evaluation.failures)} of {in_cases(total)} failed", markup=False)
     for names, what in (
         (evaluation.without_prediction, "without a prediction, not scored"),

@@ -28,12 +28,15 @@ from voxseg.engine.compare_files import check_output as check_comparison_output
 from voxseg.engine.compare_files import write_comparison
 from voxseg.engine.convert import convert
 from voxseg.engine.dealing import Dealing, write_dealt
+from voxseg.engine.evaluate import write_evaluation
+from voxseg.engine.evaluate_files import check_output as check_scores_output
 from voxseg.engine.folds import Effort
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, Settings, as_path, as_paths, training_request
 from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.report_commands import check_images, evaluation_source, prediction_source
 from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_source
+from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
 
 __all__ = [
     "check",
@@ -236,19 +239,22 @@ def evaluate(
     overwrite: bool = False,
     notify: Callable[[str, int, int], None] = _silent,
     say: Callable[[str], None] = _silent,
-) -> _evaluate.Evaluation:
+) -> _evaluate.Evaluation | TaskEvaluation:
     """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
     folder = as_path(output)
     check_images(as_path(images), is_kept=folder is not None or report is not None)
     check_page(as_path(report), overwrite=overwrite)
     if folder is not None:
-        _evaluate.check_output(folder, overwrite=overwrite)
+        check_scores_output(folder, overwrite=overwrite)
     evaluation = _evaluate.evaluate(
         Path(prediction), Path(truth), labels=labels, ignore=ignore, tolerance_mm=tolerance_mm,
         notify=notify,
     )  # fmt: skip
     if folder is not None:
-        _evaluate.write_evaluation(evaluation, folder, overwrite=overwrite)
+        if isinstance(evaluation, TaskEvaluation):
+            write_task_evaluation(evaluation, folder, overwrite=overwrite)
+        else:
+            write_evaluation(evaluation, folder, overwrite=overwrite)
     if folder is not None or report is not None:
         source = evaluation_source(
             evaluation, Path(prediction), Path(truth), images=as_path(images), folder=folder

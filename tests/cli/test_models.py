@@ -83,6 +83,9 @@ def test_json_lists_every_model_as_in_its_paper(everything, validate):
         ("fcn32s-", 3, 19, [1024, 2048], 32),
         ("fcn8s-", 3, 19, [1024, 2048], 8),
         ("smp-", 3, 19, [1024, 2048], 1),
+        ("pixelnet-vgg16-3", 3, 60, [224, 224], 1),
+        ("pixelnet-vgg16", 3, 21, [224, 224], 1),
+        ("pixelnet-voxresnet", 1, 4, [80, 80, 80], 1),
         (r"sunet-.+-classifier", 3, 1000, [224, 224], 32),
         ("sunet-", 3, 21, [512, 512], 16),
     ):

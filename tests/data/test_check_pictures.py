@@ -198,3 +198,43 @@ def test_photographs_cannot_be_fixed(data, tmp_path):
 
     with pytest.raises(UsageError, match="leave it out for photographs"):
         open_folder(tmp_path / "out", [data], find_cases(data), overwrite=False)
+
+
+@pytest.fixture
+def normals(tmp_path, rng):
+    """Three archives of a photograph and its normals; returns how to write one again."""
+
+    def write(name, **arrays):
+        vectors = rng.normal(size=(3, 4, 3))
+        vectors[..., 2] = np.abs(vectors[..., 2])
+        vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+        pixels = rng.integers(0, 256, (3, 4, 3)).astype(np.uint8)
+        np.savez(tmp_path / f"{name}.npz", **{"image": pixels, "normal": vectors} | arrays)
+        return vectors
+
+    for name in "abc":
+        write(name)
+    return write
+
+
+@pytest.mark.parametrize("most", [None, 1])
+def test_normals_are_checked_and_have_no_classes(most, normals, tmp_path):
+    report = check(tmp_path, most_photographs=most)
+    assert found(report) == ([] if most is None else [("note", "sampled", "")])
+    assert report.fingerprint.median_shape == (3, 4, 1)
+    assert report.fingerprint.label_voxels == {}
+
+
+def test_what_cannot_be_normals_is_an_error_of_its_case(normals, tmp_path):
+    vectors = normals("a")
+    normals("a", normal=vectors * 0.9)
+    normals("b", normal=np.zeros((3, 4, 3)))
+    normals("c", normal=vectors * np.array([1, 1, -1]))
+    report = check(tmp_path)
+    assert found(report) == [
+        ("error", "unreadable", "a"),
+        ("error", "unreadable", "b"),
+        ("warning", "facing-away", "c"),
+    ]
+    assert "not of length 1" in report.errors[0].cause
+    assert "no pixel whose normal is known" in report.errors[1].cause

@@ -19,6 +19,7 @@ from voxseg.engine.config import build, to_tables
 from voxseg.engine.network import build_network
 
 CLASSES = 6
+HYPERCOLUMNS = {"network": "pixelnet", "trunk": "voxresnet", "hidden": [64, 64], "head_std": 0.0}
 DECODER = {"fusion": "decoder", "stages": 3, "widths": [32, 64, 128, 256]}
 pytestmark = [
     pytest.mark.slow,
@@ -108,6 +109,8 @@ def test_peak_memory_stays_within_the_estimate_for_five_sizes(tmp_path, side):
         ({"design": "V0"}, ["--low-mem", "--tta", "--save-uncertainty"], "of "),
         ({"design": "V2", "norm": "instance"}, ["--low-mem"], "windows of 64x64x64"),
         ({"design": "V0", **DECODER}, [], "whole volume at once"),
+        (HYPERCOLUMNS, [], "whole volume at once"),
+        ({**HYPERCOLUMNS, "width_divisor": 2}, ["--low-mem"], "of "),
         ({"design": "V1"}, ["--save-probabilities"], "whole volume at once"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, list) else None,

@@ -5,7 +5,8 @@ from voxseg.engine.checkpoint import save_checkpoint
 from voxseg.engine.config import Config, LabelConfig, ModelConfig, build, to_tables
 from voxseg.engine.network import build_network, deepest_stride, initialise_from, network_of
 from voxseg.errors import DataError, UsageError, VoxsegError
-from voxseg.models import FCN, DeepLab, EncoderENet, ENet, SplitMergeFCN, SUNet, VoxResNet
+from voxseg.models import FCN, DeepLab, EncoderENet, ENet, PixelNet, SplitMergeFCN, SUNet, VoxResNet
+from voxseg.models.vgg import LAYERS, VGG16
 
 KINDS = {
     "voxresnet": (VoxResNet, {}),
@@ -17,6 +18,14 @@ KINDS = {
     "sunet": (
         SUNet,
         {"filters": 4, "widths": (4, 8, 8, 8, 8, 8), "output_stride": 16, "degridding": 4},
+    ),
+    "pixelnet": (
+        PixelNet,
+        {"widths": (4, 4, 8, 8, 8, 8), "hidden": (6,), "taps": ("2_2", "7"), "batch_norm": True},
+    ),
+    "pixelnet-voxresnet": (
+        PixelNet,
+        {"network": "pixelnet", "trunk": "voxresnet", "hidden": (), "normalise_taps": True},
     ),
 }
 
@@ -72,6 +81,58 @@ def test_settings_of_another_network_are_refused():
     assert build({"model": {"network": "sunet", "output_stride": 2}}).model.output_stride == 2
 
 
+def test_a_trunk_has_settings_of_its_own():
+    with pytest.raises(ValueError, match=r"model.norm is nothing that pixelnet on vgg16 has"):
+        settings("pixelnet", norm="group")
+    with pytest.raises(ValueError, match=r"batch_norm is nothing that pixelnet on voxresnet has"):
+        settings("pixelnet-voxresnet", batch_norm=True)
+    assert settings("pixelnet").is_planar
+    assert not settings("pixelnet-voxresnet").is_planar
+    volumes = build_network(settings("pixelnet-voxresnet"), 1, 2, 3)
+    assert deepest_stride(volumes) == (8, 8, 8)
+    assert deepest_stride(build_network(settings("pixelnet"), 3, 2, 2)) == (32, 32)
+    with pytest.raises(UsageError, match="pixelnet sees slices or photographs, not volumes"):
+        build_network(settings("pixelnet"), 1, 2, 3)
+
+
+def test_taps_that_do_not_exist_are_refused_with_those_that_do():
+    with pytest.raises(UsageError, match=r"model: there is no layer 5_4; VGG-16 has 1_1, 1_2, 2_1"):
+        build_network(settings("pixelnet", taps=("1_2", "5_4")), 3, 2, 2)
+    with pytest.raises(UsageError, match=r"no layer c1; VoxResNet has conv1b, voxres3, voxres6"):
+        build_network(settings("pixelnet-voxresnet", taps=("c1",)), 1, 2, 3)
+
+
+def test_pixels_are_drawn_for_networks_that_know_them():
+    with pytest.raises(UsageError, match="pixels is 2000, but fcn classifies all pixels at once"):
+        build({"model": {"network": "fcn"}, "train": {"pixels": 2000}})
+    normals = {"task": {"kind": "normals"}, "model": {"network": "pixelnet"}}
+    with pytest.raises(UsageError, match="pixel_sampling positives needs classes"):
+        build(normals | {"train": {"pixels": 9, "pixel_sampling": "positives"}})
+    with pytest.raises(UsageError, match=r"train.positive_share must be in \[0, 1\], got 2"):
+        build({"train": {"positive_share": 2}})
+
+
+def test_a_published_vgg_goes_to_the_trunk(tmp_path):
+    source = VGG16(3, LAYERS, widths=(4, 4, 8, 8, 8, 8))
+    state = source.state_dict()
+    for name in ("classifier.0.weight", "classifier.3.weight"):
+        state[name] = state[name].flatten(1)
+    torch.save(state, tmp_path / "vgg16.pth")
+    network = build_network(settings("pixelnet", batch_norm=False), 3, 5, 2)
+    said = initialise_from(network, tmp_path / "vgg16.pth", 3, 5)
+    assert said == "30 tensors of the VGG-16, published weights"
+    for name, value in network.trunk.state_dict().items():
+        torch.testing.assert_close(value, source.state_dict()[name])
+
+
+def test_a_hypercolumn_head_starts_from_a_voxresnets_trunk(tmp_path):
+    base, path = kept(tmp_path, settings("voxresnet", design="V0", stages=3))
+    network = build_network(settings("pixelnet-voxresnet"), 3, 3, 2)
+    assert "(voxresnet V0 -> this network)" in initialise_from(network, path, 3, 3)
+    for name, value in network.trunk.state_dict().items():
+        torch.testing.assert_close(value, base.trunk.state_dict()[name])
+
+
 def test_a_network_that_cannot_be_is_refused_in_words():
     with pytest.raises(UsageError, match=r"model: .*multi_grid"):
         build_network(ModelConfig(network="deeplab", depth=18), 3, 2, 2)
@@ -125,7 +186,7 @@ def test_published_weights_of_another_network_are_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
     with pytest.raises(DataError, match="does not hold an ENet that voxseg knows"):
         initialise_from(build_network(settings("enet"), 3, 2, 2), path, 3, 2)
-    with pytest.raises(VoxsegError, match="has no ResNet that weights of others could go to"):
+    with pytest.raises(VoxsegError, match="has no ResNet or VGG-16 that weights of"):
         initialise_from(build_network(settings("voxresnet"), 3, 2, 2), path, 3, 2)
 
 

@@ -9,7 +9,10 @@ from voxseg.engine.optimise import (
     averaged,
     build_optimiser,
     learning_rate,
+    set_learning_rate,
 )
+from voxseg.errors import UsageError
+from voxseg.models import PixelNet, VoxResTaps
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])
@@ -73,3 +76,61 @@ def test_beta2_reaches_the_optimiser_and_is_checked():
     assert {group["betas"] for group in optimiser.param_groups} == {(0.9, 0.98)}
     with pytest.raises(ValueError, match=r"train.beta2 must be in \[0, 1\), got 1"):
         TrainConfig(beta2=1.0)
+
+
+def pixelnet():
+    return PixelNet(VoxResTaps(1, ("conv1b",), width_divisor=8), 2, hidden=(3,))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_head_learns_at_its_own_rates(name):
+    network = pixelnet()
+    config = TrainConfig(optimiser=name, weight_decay=0.1, head_rate=10, head_bias_rate=20)
+    optimiser = build_optimiser(network, config)
+    set_learning_rate(optimiser, 0.01)
+    found = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in optimiser.param_groups
+        for parameter in group["params"]
+    }
+    for key, parameter in network.named_parameters():
+        is_weight = parameter.ndim > 1
+        rate = (0.1 if is_weight else 0.2) if key.startswith("mlp.") else 0.01
+        assert found[id(parameter)] == (pytest.approx(rate), 0.1 if is_weight else 0.0), key
+
+
+def test_rates_come_back_with_a_checkpoint_and_earlier_ones_have_none():
+    config = TrainConfig(head_rate=10, head_bias_rate=20)
+    optimiser = build_optimiser(pixelnet(), config)
+    again = build_optimiser(pixelnet(), config)
+    again.load_state_dict(optimiser.state_dict())
+    set_learning_rate(again, 1.0)
+    assert [group["lr"] for group in again.param_groups] == [1, 1, 10, 20]
+    state = optimiser.state_dict()
+    for group in state["param_groups"]:
+        del group["rate"]
+    again.load_state_dict(state)
+    set_learning_rate(again, 0.5)
+    assert {group["lr"] for group in again.param_groups} == {0.5}
+
+
+def test_a_network_without_a_head_has_no_rate_for_it():
+    with pytest.raises(UsageError, match="networks with a head on a trunk"):
+        build_optimiser(nn.Linear(2, 2), TrainConfig(head_rate=10))
+    with pytest.raises(ValueError, match=r"train\.head_bias_rate must be positive, got 0"):
+        TrainConfig(head_bias_rate=0)
+
+
+def test_steps_fall_at_their_epochs():
+    # PixelNet: 80 epochs, then two falls, 8 epochs each.
+    config = TrainConfig(
+        schedule="step", step_at=(80, 88), epochs=96, learning_rate=1e-3, warmup=0.0
+    )
+    steps_per_epoch = 49  # 80 * 49 / (96 * 49) * 96 is not 80 in floating point
+    for epoch, expected in ((0, 1e-3), (79, 1e-3), (80, 1e-4), (87, 1e-4), (88, 1e-5), (95, 1e-5)):
+        progress = epoch * steps_per_epoch / (96 * steps_per_epoch)
+        assert learning_rate(config, progress) == pytest.approx(expected), epoch
+    each = TrainConfig(schedule="step", step_epochs=30, epochs=90, learning_rate=1.0, warmup=0.0)
+    assert [learning_rate(each, e / 90) for e in (29, 30, 60)] == pytest.approx([1, 0.1, 0.01])
+    with pytest.raises(ValueError, match=r"train\.step_at must be positive"):
+        TrainConfig(step_at=(0,))

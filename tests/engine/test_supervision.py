@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from voxseg.data.patches import Batch
 from voxseg.data.prepare import IGNORED
-from voxseg.engine.config import Config, LabelConfig, ModelConfig, TrainConfig
+from voxseg.engine.config import Config, LabelConfig, ModelConfig, TaskConfig, TrainConfig
 from voxseg.engine.device import choose_compute
 from voxseg.engine.network import build_network
 from voxseg.engine.supervision import Supervision, freeze_norms, training_weights
@@ -90,6 +92,71 @@ def test_frozen_norms_keep_statistics_and_scales():
     norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all(parameter.grad is None for norm in norms for parameter in norm.parameters())
     assert network.backbone.conv1.weight.grad is not None
+
+
+PIXELNET = ModelConfig(
+    network="pixelnet", taps=("1_2", "2_2"), widths=(4,) * 6, hidden=(5,), dropout=0.0, head_std=0.0
+)
+
+
+def pixel_settings(kind="segmentation", **more):
+    return Config(
+        task=TaskConfig(kind=kind),
+        labels=LabelConfig(values=(0, 1, 2)),
+        model=PIXELNET,
+        train=TrainConfig(loss="ce", seed=3, **more),
+    )
+
+
+@pytest.mark.parametrize("kind", ["segmentation", "boundaries", "normals"])
+def test_drawing_every_pixel_that_counts_trains_as_all_of_the_image_does(kind):
+    rng = np.random.default_rng(0)
+    shape = (2, 1, 16, 20)
+    counts = np.zeros(shape, bool)
+    for image in counts:
+        image.flat[rng.choice(320, 30, replace=False)] = True
+    label = np.where(counts, rng.integers(0, 2, shape), IGNORED).astype(np.uint8)
+    if kind == "normals":
+        vectors = rng.normal(size=(2, 3, 16, 20))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        label = (vectors * counts).astype(np.float32)
+    image = torch.from_numpy(rng.normal(size=(2, 3, 16, 20)).astype(np.float32))
+    one = Batch(image, torch.from_numpy(label), None, 0)
+    outputs = pixel_settings(kind).num_outputs
+    torch.manual_seed(0)
+    network = build_network(PIXELNET, 3, outputs, 2)
+    found = []
+    for pixels in (0, 30):
+        network.zero_grad()
+        supervision = Supervision(pixel_settings(kind, pixels=pixels), COMPUTE)
+        loss = supervision(network, one, 0, 0.0)
+        loss.backward()
+        found.append((loss.detach(), [p.grad.clone() for p in network.parameters()]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_pixels_depend_on_the_step_and_the_image_alone():
+    label = batch().label.repeat(2, 1, 1, 1)
+    whole = Supervision(pixel_settings(pixels=50), COMPUTE)._points(label, 7)
+    assert whole.shape == (4, 50)
+    assert torch.equal(whole, Supervision(pixel_settings(pixels=50), COMPUTE)._points(label, 7))
+    assert not torch.equal(whole, Supervision(pixel_settings(pixels=50), COMPUTE)._points(label, 8))
+    assert len({tuple(points.tolist()) for points in whole}) == 4
+    # The second of two processes has the images 1 and 3.
+    for rank in (0, 1):
+        ranks = SimpleNamespace(rank=rank, size=2, add=None)
+        compute = SimpleNamespace(ranks=ranks, device=torch.device("cpu"))
+        part = Supervision(pixel_settings(pixels=50), compute)._points(label[rank::2], 7)
+        assert torch.equal(part, whole[rank::2])
+
+
+def test_the_way_of_drawing_reaches_the_step():
+    one = batch()
+    options = {"pixels": 40, "pixel_sampling": "positives", "positive_share": 0.75}
+    points = Supervision(pixel_settings(**options), COMPUTE)._points(one.label, 0)
+    drawn = one.label.flatten(1).gather(1, points)
+    assert ((drawn > 0).sum(1) == 30).all()
+    assert (drawn != IGNORED).all()
 
 
 @pytest.mark.parametrize("c", [1.02, 1.2])

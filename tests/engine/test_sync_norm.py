@@ -13,9 +13,10 @@ from voxseg.engine.sync_norm import SyncedBatchNorm, synchronise_norms
 from voxseg.models import build_deeplab
 
 
+@pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_it_is_batch_norm(momentum, generator):
-    plain = nn.BatchNorm2d(3, momentum=momentum).double()
+def test_it_is_batch_norm(momentum, affine, generator):
+    plain = nn.BatchNorm2d(3, momentum=momentum, affine=affine).double()
     synced = SyncedBatchNorm(copy.deepcopy(plain), ALONE)
     values = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=generator) * 2 + 50
     pull = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=generator)
@@ -26,7 +27,9 @@ def test_it_is_batch_norm(momentum, generator):
             answer = norm(given)
             norm.zero_grad()
             answer.backward(pull)
-            found.append((answer, given.grad, norm.weight.grad, norm.bias.grad))
+            learnt = [parameter.grad for parameter in norm.parameters()]
+            assert len(learnt) == 2 * affine
+            found.append((answer, given.grad, *learnt))
         for a, b in zip(*found, strict=True):
             torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(dict(synced.state_dict()), dict(plain.state_dict()))

@@ -26,11 +26,14 @@ NARROW = {
     "deeplab-": {"widths": (4, 4, 8, 8), "channels": 8, "projection": 8},
     "fcn": {"widths": (8, 8, 16, 16)},
     "smp-": {"widths": (8, 8, 16, 16)},
+    "pixelnet-vgg16-3-fc1": {"widths": (4, 4, 8, 8, 8, 8)},
+    "pixelnet-vgg16": {"widths": (4, 4, 8, 8, 8, 8), "hidden": (8, 8)},
+    "pixelnet-voxresnet": {"width_divisor": 8, "hidden": (8, 8)},
     # So many that no layer is silent on a map of one cell.
     "sunet-": {"filters": 16, "widths": (8, 16, 24, 24, 24, 24)},
 }
-# They classify the cells of a coarse grid, and pool nothing.
-COARSE = ("deeplab-", "fcn", "smp-", "sunet-")
+# They have no features of every pixel that could be pooled.
+PLAIN = ("deeplab-", "fcn", "smp-", "pixelnet-", "sunet-")
 
 
 def size_of(name, size=(5, 6, 7)):
@@ -74,7 +77,7 @@ def test_logits_have_the_image_grid_or_are_one(name, size):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(COARSE)])
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(PLAIN)])
 def test_forward_is_classified_features(name):
     model = build(name)
     image, superpixels = random_case(size_of(name))
@@ -170,7 +173,11 @@ class Scored(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        scores = (torch.ops.aten.convolution.default, torch.ops.voxseg.superpixel_unpool.default)
+        scores = (
+            torch.ops.aten.convolution.default,
+            torch.ops.aten.addmm.default,
+            torch.ops.voxseg.superpixel_unpool.default,
+        )
         if func in scores and result.shape[1] == 3:
             self.places.append(result.numel() // 3)
         return result

@@ -37,6 +37,7 @@ from voxseg.data.check_pictures import (
     picture_facts_of,
     picture_hashes,
     picture_labels,
+    picture_normals,
     picture_notes,
     picture_set_findings,
     picture_values,
@@ -231,16 +232,16 @@ def _examine_volume(case: Case, check: HeaderCheck, found: _Found) -> None:
 
 def _examine_picture(case: Case, check: HeaderCheck, found: _Found, dataset: Dataset) -> None:
     image, label = _read_case(case, check, found.findings)
-    has_classes = label is not None and case.task != "normals"
-    counts = value_counts(label.array) if label is not None and has_classes else {}
-    if label is not None and has_classes:
+    counts: dict[int, int] = {}
+    if label is not None and case.task == "normals":
+        found.findings.extend(picture_normals(case, label))
+    elif label is not None:
+        counts = value_counts(label.array)
         found.findings.extend(picture_labels(case, label, counts, dataset.label_set))
     found.findings.extend(picture_values(case, image, label))
     lacks = (case.label is not None and label is None) or (image is None and label is None)
     if not lacks and check.grids_agree:
-        found.facts.append(
-            picture_facts_of(case.case_id, image, label if has_classes else None, counts)
-        )
+        found.facts.append(picture_facts_of(case.case_id, image, label, counts))
     if image is not None:
         found.hashes.append(picture_hashes(case.case_id, image, label))
 

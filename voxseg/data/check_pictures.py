@@ -25,6 +25,7 @@ from voxseg.data.targets import target_shape
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
+_MOST = 0.5
 _PIXELS_MEASURED = 2**16  # of a photograph: enough for percentiles, whatever its size
 _HABITS = {
     "grey": "only grey levels, which count as equal red, green and blue",
@@ -125,7 +126,8 @@ def picture_facts_of(
 ) -> CaseFacts:
     """Measure a photograph (3, H, W, 1) and its mask; percentiles from a grid of its pixels.
 
-    Without the photograph, percentiles are left out. ``counts`` are the mask's pixels by value.
+    Without the photograph, percentiles are left out. ``counts`` are the mask's pixels by value; of
+    normals there are none.
     """
     some = image or label
     if some is None:
@@ -138,7 +140,7 @@ def picture_facts_of(
     if image is not None:
         pixels = [channel[every] for channel in image.array]
         percentiles = tuple(_percentiles(channel) for channel in pixels)
-        inside = None if label is None else label.array[every] != 0
+        inside = label.array[every] != 0 if label is not None and counts else None
         if inside is not None and inside.any():
             labelled = tuple(_percentiles(channel[inside]) for channel in pixels)
     return CaseFacts(
@@ -180,6 +182,18 @@ def picture_labels(
             "note", "one-value", case.case_id, label.path,
             f"mask {label.path} has but one value, {min(counts)}, in every pixel",
             "nothing needs to be done if it is right",
+        )  # fmt: skip
+
+
+def picture_normals(case: Case, normals: Volume) -> Iterator[Finding]:
+    """Report normals most of which point away from where the photograph was taken."""
+    depth = normals.array[2][normals.array.any(axis=0)]
+    if (depth < 0).mean() > _MOST:
+        yield Finding(
+            "warning", "facing-away", case.case_id, normals.path,
+            f"most normals of {normals.path} point away from the viewer, who could not see such "
+            "surfaces",
+            "check their axes: x is right, y up and z to the viewer here",
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from voxseg.documents import document
 from voxseg.engine.run_scores import Common, RunScores, find_common, read_runs
+from voxseg.engine.task_scores import KNOWN_SCORES
 from voxseg.errors import UsageError
 from voxseg.metrics.comparison import (
     FEWEST_CASES,
@@ -44,6 +45,7 @@ _KNOWN = {
     "truth_ml": ("true volume (ml)", None),
     "prediction_pixels": ("predicted pixels", None),
     "truth_pixels": ("true pixels", None),
+    **{name: (score.title, score.better) for name, score in KNOWN_SCORES.items()},
 }
 
 
@@ -52,8 +54,8 @@ class CompareSettings:
     """What is compared, and how sure it has to be."""
 
     metric: str = ""
-    """Column of metrics.csv; "" is IoU for photographs and Dice for volumes. Volume differences
-    are compared by their size, without sign."""
+    """Column of metrics.csv; "" is IoU for photographs, Dice for volumes, and the first column for
+    other tasks. Volume differences are compared by their size, without sign."""
     alpha: float = 0.05
     """Level of the tests, in (0, 0.5]; intervals cover 1 - alpha."""
     all_pairs: bool = False
@@ -176,7 +178,7 @@ def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:
     """
     runs = read_runs(paths)
     if not settings.metric:
-        settings = replace(settings, metric="iou" if runs[0].is_images else "dice")
+        settings = replace(settings, metric=runs[0].headline)
     common = find_common(runs, settings.metric, allow_missing=settings.allow_missing)
     pairs = list(combinations(runs, 2)) if settings.all_pairs else [(runs[0], r) for r in runs[1:]]
     tests = [
@@ -204,6 +206,13 @@ def compare(paths: Sequence[Path], settings: CompareSettings) -> Comparison:
 def _pooled_note(runs: Sequence[RunScores]) -> list[str]:
     """Give the benchmark's number of photographs, which no test can be made of."""
     known = [(run.name, run.pooled_iou) for run in runs if run.pooled_iou is not None]
+    totals = [
+        f"{run.name}: " + ", ".join(f"{name} {value:.3f}" for name, value in run.totals.items())
+        for run in runs
+        if run.totals
+    ]
+    if totals:
+        return [f"Compared are single photographs. Of each run's set: {'; '.join(totals)}."]
     if not known:
         return []
     scores = ", ".join(f"{100 * iou:.2f}% {name}" for name, iou in known)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from voxseg.documents import json_text
 from voxseg.engine.compare import Comparison
-from voxseg.engine.evaluate import csv_text
+from voxseg.engine.evaluate_files import csv_text
 from voxseg.errors import UsageError
 from voxseg.export.forest import ForestGroup, ForestRow, Shown, draw_forest
 from voxseg.files import replacing, write_text

@@ -40,6 +40,18 @@ class Config:
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     predict: PredictConfig = field(default_factory=PredictConfig)
 
+    def __post_init__(self) -> None:
+        if self.train.pixels and self.model.network != "pixelnet":
+            raise ValueError(
+                f"train.pixels is {self.train.pixels}, but {self.model.network} classifies all "
+                "pixels at once; leave it out, or choose model.network=pixelnet"
+            )
+        if self.train.pixel_sampling != "uniform" and self.task.kind == "normals":
+            raise ValueError(
+                f"train.pixel_sampling {self.train.pixel_sampling} needs classes, which surface "
+                "normals have not; leave it out"
+            )
+
     @property
     def num_outputs(self) -> int:
         """Channels of the network's answer: a class each, one of boundaries, three of normals."""

@@ -23,7 +23,7 @@ from voxseg.engine.calibration import CALIBRATION, merge_folds, sentence
 from voxseg.engine.config import Config, LabelConfig, dump
 from voxseg.engine.dealing import Dealing, deal
 from voxseg.engine.device import choose_device
-from voxseg.engine.evaluate import Evaluation, write_evaluation
+from voxseg.engine.evaluate import Evaluation, evaluate, write_evaluation
 from voxseg.engine.fold import TOLERANCE_MM, FoldTask, read_scores
 from voxseg.engine.folds import Effort, run_folds
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
@@ -32,7 +32,8 @@ from voxseg.engine.pooled import merge_counts
 from voxseg.engine.postprocess_files import drop_stale, postprocess_crossval
 from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import open_run
-from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, write_spread
+from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, task_spread, write_spread
+from voxseg.engine.task_scores import TaskEvaluation, mean_evaluation, write_task_evaluation
 from voxseg.engine.train import TrainRequest, examine, resumed_config
 from voxseg.errors import UsageError
 from voxseg.files import write_text
@@ -43,7 +44,7 @@ from voxseg.metrics.case import ClassScores
 class CrossvalResult:
     """What came out of a cross-validation."""
 
-    evaluation: Evaluation
+    evaluation: Evaluation | TaskEvaluation
     """Scores of every case by the folds that did not see it, background included; with several
     seeds each case's mean over them."""
     spread: SeedSpread | None = None
@@ -88,7 +89,7 @@ def crossval(
         raise UsageError(f"--seeds must be at least 1, got {seeds}")
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
-    if postprocess and dataset.is_images:
+    if postprocess and (dataset.is_images or dataset.task != "segmentation"):
         raise UsageError("--postprocess is about volumes; leave it out for photographs")
     with open_run(request.run, resume=request.resume, overwrite=request.overwrite):
         config, parts = _decide(request, dealing, dataset, report, say)
@@ -111,6 +112,9 @@ def crossval(
         }
         write_manifest(request.run / "manifest.json", {**facts, "finished": False})
         result = _run(request, config, parts, effort, count, notify, say)
+        if config.task.kind != "segmentation":
+            write_manifest(request.run / "manifest.json", {**facts, "finished": True})
+            return result
         truths = {case.case_id: case.label for case in dataset.cases if case.label is not None}
         for name, run in _runs(request.run, config.train.seed, count).items():
             _conclude(run, parts, config.labels, truths if postprocess else None, name, say)
@@ -174,6 +178,8 @@ def _run(
         if not task.is_finished:
             drop_stale(task.run)
     run_folds(tasks, effort, notify, say)
+    if config.task.kind != "segmentation":
+        return _collect_task(request, seeds, runs, say)
     names = dict(zip(config.labels.values, config.labels.names, strict=True))
     evaluations = [_collect(run, len(parts), names) for run in runs]
     for run, evaluation in zip(runs, evaluations, strict=True):
@@ -254,6 +260,26 @@ def _collect(run: Path, folds: int, names: dict[int, str]) -> Evaluation:
         scores.update(read_scores(run / f"fold-{number}"))
     pooled = merge_counts(run, folds)
     return Evaluation(scores, {}, names, TOLERANCE_MM, is_images=pooled is not None, pooled=pooled)
+
+
+def _collect_task(
+    request: TrainRequest, seeds: Sequence[int], runs: Sequence[Path], say: Callable[[str], None]
+) -> CrossvalResult:
+    """Score the predictions of all folds together, as the benchmarks of the task do."""
+    evaluations: dict[int, TaskEvaluation] = {}
+    for seed, run in zip(seeds, runs, strict=True):
+        say(f"scoring {run / 'predictions'}")
+        found = evaluate(run / "predictions", request.data)
+        assert isinstance(found, TaskEvaluation)
+        write_task_evaluation(found, run, overwrite=True)
+        evaluations[seed] = found
+    if len(runs) == 1:
+        return CrossvalResult(evaluations[seeds[0]])
+    mean = mean_evaluation(list(evaluations.values()))
+    spread = task_spread(evaluations)
+    write_task_evaluation(mean, request.run, overwrite=True)
+    write_spread(spread, request.run)
+    return CrossvalResult(mean, spread)
 
 
 def _start(init_from: Path | None, number: int, parts: Sequence[Fold], seed: int) -> Path | None:

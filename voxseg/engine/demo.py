@@ -135,6 +135,7 @@ def run_demo(
     evaluation = evaluate(
         output / "predictions", output / "truth", tolerance_mm=_TOLERANCE_MM, names=CLASS_NAMES
     )
+    assert isinstance(evaluation, Evaluation)
     write_evaluation(evaluation, output / "scores", overwrite=True)
     say("4/4 drawing the report")
     image = next((output / "unseen").glob("*.nii.gz"))

@@ -4,8 +4,6 @@ A broken case among many is reported and the others finish. Cases with a truth b
 listed and not scored, and so are predictions without a truth.
 """
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +13,12 @@ from voxseg.data.names import is_image_file
 from voxseg.data.reading import read_label
 from voxseg.data.volume import Volume, check_same_grid
 from voxseg.documents import document, json_text
+from voxseg.engine.evaluate_files import check_output, csv_text
 from voxseg.engine.pairs import Pair, Pairs, find_pairs
 from voxseg.engine.pooled import PixelCounts, Pooled, pool, score_label
 from voxseg.engine.scheme import Scheme, customary_ignore, scheme_of
+from voxseg.engine.task_evaluate import evaluate_task
+from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
 from voxseg.metrics import ABSENT, EMPTY_POLICY, ClassScores, Summary, case_rows
@@ -35,7 +36,6 @@ from voxseg.schemas import METRICS as FORM
 
 BACKGROUND = 0
 _MOST_CLASSES = 256
-_OUTPUTS = ("metrics.csv", "metrics.json", "summary.csv")
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,10 @@ def evaluate(
     tolerance_mm: float = 1.0,
     names: Mapping[int, str] | None = None,
     notify: Callable[[str, int, int], None] = lambda *_: None,
-) -> Evaluation:
+) -> Evaluation | TaskEvaluation:
     """Score the predictions of one place against the truth of another.
+
+    What is scored, and how, depends on what the labels of the truth's data set are about.
 
     Args:
         prediction: A label map, a folder of them, or a run folder with ``predictions/``.
@@ -149,6 +151,11 @@ def evaluate(
         UsageError: A class is to be scored and ignored.
     """
     found = find_pairs(Path(prediction), Path(truth))
+    task = found.dataset.task if found.dataset else "segmentation"
+    if task != "segmentation":
+        if labels is not None or ignore is not None:
+            raise UsageError(f"--labels and --ignore are about classes, and {truth} holds {task}")
+        return evaluate_task(task, found, notify)
     both = sorted(set(labels or ()) & set(ignore or ()))
     if both:
         raise UsageError(f"{both[0]} is in --labels and in --ignore; leave one of them out")
@@ -216,15 +223,6 @@ def write_evaluation(evaluation: Evaluation, folder: Path, *, overwrite: bool = 
     summary = evaluation.summary.to_rows(evaluation.metrics)
     write_text(folder / "summary.csv", csv_text(summary))
     write_text(folder / "metrics.json", json_text(evaluation.to_json()) + "\n")
-
-
-def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse an output folder whose scores would be lost, before any work is done."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; -o names a folder for the scores")
-    existing = [name for name in _OUTPUTS if (folder / name).exists()]
-    if existing and not overwrite:
-        raise UsageError(f"{folder / existing[0]} exists; use --overwrite, or choose another -o")
 
 
 def _scheme(
@@ -319,12 +317,3 @@ def _filled(
         case_id: {label: classes.get(label, absent) for label in sorted(wanted)}
         for case_id, classes in scores.items()
     }
-
-
-def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
-    """Write rows with the columns of the first; None becomes an empty field."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -22,12 +22,14 @@ from voxseg.engine.calibration import (
     calibrate_case,
     write_calibration,
 )
+from voxseg.engine.case_memory import Output
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.pooled import CONFUSION, PixelCounts, score_label, write_counts
 from voxseg.engine.predict import Predictor
 from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import SCORES, open_run
 from voxseg.engine.scheme import scheme_of
+from voxseg.engine.task_predict import answer_case
 from voxseg.engine.train import TrainRequest, pick, train_fold
 from voxseg.errors import DataError
 from voxseg.export.masks import mask_name, write_mask
@@ -130,6 +132,9 @@ def _predict_fold(
     task: FoldTask, dataset: Dataset, cases: Sequence[Case], say: Callable[[str], None]
 ) -> None:
     predictor = Predictor(task.folder / "checkpoints" / "best.pt", task.device)
+    if not predictor.finds_classes:
+        _answer_fold(task, predictor, cases, say)
+        return
     labels = predictor.config.labels
     names = dict(zip(labels.values, labels.names, strict=True))
     scheme = scheme_of(dataset, values=labels.values, names=names, ignore=labels.ignore)
@@ -160,6 +165,20 @@ def _predict_fold(
         write_calibration(task.folder / CALIBRATION, counted)
     # Last: where the scores are, the fold is finished.
     write_document(task.folder / SCORES, FORM, {"tolerance_mm": TOLERANCE_MM, "cases": scores})
+
+
+def _answer_fold(
+    task: FoldTask, predictor: Predictor, cases: Sequence[Case], say: Callable[[str], None]
+) -> None:
+    """Predict the held-out cases of another task; all folds are scored together at the end."""
+    folder = task.run / "predictions"
+    output = Output(folder=folder, save_probabilities=True)
+    for case in cases:
+        target = folder / mask_name(case.case_id, is_image=True)
+        answer_case(predictor, case, target, output, predictor.estimate(case, output))
+        say(f"{case.case_id}: predicted")
+    # Last: where this file is, the fold is finished.
+    write_document(task.folder / SCORES, FORM, {"tolerance_mm": TOLERANCE_MM, "cases": {}})
 
 
 def _headline(found: Mapping[int, ClassScores], values: Sequence[int], *, is_image: bool) -> str:

@@ -31,7 +31,13 @@ from voxseg.engine.network import (
     network_axes,
     network_channels,
 )
-from voxseg.engine.optimise import average_model, averaged, build_optimiser, learning_rate
+from voxseg.engine.optimise import (
+    average_model,
+    averaged,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+)
 from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
 from voxseg.engine.stop import StopRequest
@@ -204,9 +210,7 @@ class TrainingRun:
 
     def _step(self, batch: Batch, progress: float) -> float:
         settings = self._config.train
-        rate = learning_rate(settings, progress)
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self._optimiser, learning_rate(settings, progress))
         loss = self._supervision(self._network, batch, self._state.step, progress)
         value = self._ranks.total(float(loss.detach()))
         if not math.isfinite(value):

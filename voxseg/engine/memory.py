@@ -17,7 +17,7 @@ from voxseg.engine.device import Compute
 from voxseg.engine.free_memory import free_gb
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.tiles import Tiling, Windows, pick, tilings, windows_of
-from voxseg.models import ENet, SplitMergeFCN, VoxResNet
+from voxseg.models import ENet, PixelNet, SplitMergeFCN, VoxResNet
 from voxseg.models.cost import live_bytes
 
 _SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps that are counted
@@ -109,16 +109,16 @@ _MEASURED_EDGE = 256
 _bytes_a_pixel: weakref.WeakKeyDictionary[nn.Module, dict[int, float]] = weakref.WeakKeyDictionary()
 
 
-def _live_bytes_a_pixel(network: SegmentationNetwork, item: int) -> float:
+def _live_bytes_a_pixel(network: nn.Module, channels: int, dims: int, item: int) -> float:
     """What lives at once in a forward pass, of numbers of ``item`` bytes, for each pixel.
 
     Measured once, without numbers. Superpixels are pooled afterwards and counted apart.
     """
     found = _bytes_a_pixel.setdefault(network, {})
     if item not in found:
-        size = (_MEASURED_EDGE,) * network.spatial_dims
+        size = (_MEASURED_EDGE,) * dims
         dtype = {2: torch.bfloat16, 4: torch.float32}[item]
-        shape = (1, network.in_channels, *size)
+        shape = (1, channels, *size)
         found[item] = live_bytes(network, shape, dtype=dtype, superpixels=1) / math.prod(size)
     return found[item]
 
@@ -162,11 +162,21 @@ class _Costs:
     def _forward(self, outer: Sequence[int]) -> float:
         """Maps of full size that live at once: input, stem and its normalised copies, features.
 
-        Of other networks than VoxResNet, whatever lives at once.
+        Of other networks than VoxResNet, whatever lives at once; PixelNet classifies box by box.
         """
         network = self._network
+        if isinstance(network, PixelNet):
+            trunk = network.get_submodule("trunk")
+            a_pixel = _live_bytes_a_pixel(trunk, network.in_channels, len(outer), self._size)
+            if len(network.norms):  # one map more at a time
+                taps = network.trunk.taps.values()
+                a_pixel += self._size * max(
+                    tap.channels / math.prod(tap.stride or (1,)) for tap in taps
+                )
+            return network.block_bytes + math.prod(outer) * a_pixel
         if not isinstance(network, VoxResNet):
-            return math.prod(outer) * _live_bytes_a_pixel(network, self._size)
+            channels = network.in_channels
+            return math.prod(outer) * _live_bytes_a_pixel(network, channels, len(outer), self._size)
         stride = network.trunk.strides[-1]
         filled = math.prod(-(-n // s) * s for n, s in zip(outer, stride, strict=True))
         return filled * (4.0 * network.in_channels + 5 * network.feature_channels * self._size)

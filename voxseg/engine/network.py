@@ -12,20 +12,28 @@ from voxseg.engine.config import Config, ModelConfig, Network, build
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.models import (
     FCN,
+    VGG16,
     DeepLab,
     EncoderENet,
     ENet,
+    PixelNet,
     ResNet,
     SplitMergeFCN,
     SUNet,
     VoxResNet,
+    VoxResTaps,
     build_deeplab,
     build_sunet,
     load_published_weights,
     load_shared_weights,
 )
+from voxseg.models.trunk import VOXRES_TAPS, Trunk
+from voxseg.models.vgg import TAPS as VGG_TAPS
+from voxseg.models.vgg import WIDTHS as VGG_WIDTHS
 
-SegmentationNetwork = VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab | SUNet
+SegmentationNetwork = (
+    VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab | SUNet | PixelNet
+)
 """What the engine runs: ``forward`` and ``supervise``, with ``superpixels`` and ``count`` where
 ``needs_superpixels``; ``reach`` says whether it may see an image tile by tile."""
 
@@ -48,6 +56,9 @@ def image_channels(data: PrepareSettings, seen: int, dims: int) -> int:
 
 def deepest_stride(network: SegmentationNetwork) -> tuple[int, ...]:
     """Pixels between two answers of the coarsest map, by axis; 1 where nobody may cut images."""
+    if isinstance(network, PixelNet):
+        strides = [tap.stride for tap in network.trunk.taps.values() if tap.stride is not None]
+        return tuple(int(max(axis)) for axis in zip(*strides, strict=True))
     if isinstance(network, VoxResNet | ENet):
         stride: tuple[int, ...] = tuple(network.trunk.strides[-1])
         return stride
@@ -94,7 +105,7 @@ def initialise_from(
     """Load all weights that ``network`` shares with a checkpoint; say in words what was loaded.
 
     Besides voxseg's own checkpoints: ImageNet weights in torchvision's layout for networks with a
-    ResNet, and published ENets.
+    ResNet or VGG-16, and published ENets.
     """
     try:
         content = load_checkpoint(path)
@@ -190,6 +201,36 @@ def _sunet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -
     )
 
 
+def _pixelnet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> PixelNet:
+    trunk: Trunk
+    if config.trunk == "vgg16":
+        trunk = VGG16(
+            in_channels,
+            config.taps or VGG_TAPS,
+            spatial_dims=dims,
+            widths=config.widths or VGG_WIDTHS,
+            batch_norm=config.batch_norm,
+        )
+    else:
+        trunk = VoxResTaps(
+            in_channels,
+            config.taps or VOXRES_TAPS[:4],
+            spatial_dims=dims,
+            width_divisor=config.width_divisor,
+            widths=config.widths or None,
+            norm=config.norm,
+        )
+    return PixelNet(
+        trunk,
+        num_classes,
+        hidden=config.hidden,
+        dropout=config.dropout,
+        input_dropout=config.input_dropout,
+        normalise_taps=config.normalise_taps,
+        std=config.head_std,
+    )
+
+
 _BUILD: dict[Network, Callable[[ModelConfig, int, int, int], SegmentationNetwork]] = {
     "voxresnet": _voxresnet,
     "enet": _enet,
@@ -197,6 +238,7 @@ _BUILD: dict[Network, Callable[[ModelConfig, int, int, int], SegmentationNetwork
     "smp": _smp,
     "deeplab": _deeplab,
     "sunet": _sunet,
+    "pixelnet": _pixelnet,
 }
 
 
@@ -212,14 +254,17 @@ def _published(network: SegmentationNetwork, path: Path) -> str:
     backbone = _backbone(network)
     if backbone is None:
         raise VoxsegError(
-            f"{path} is no checkpoint of voxseg, and this network has no ResNet that weights of "
-            "others could go to; name a run of voxseg"
+            f"{path} is no checkpoint of voxseg, and this network has no ResNet or VGG-16 that "
+            "weights of others could go to; name a run of voxseg"
         )
     report = backbone.load_imagenet(path)
-    return f"{len(report.loaded)} tensors of the ResNet, published weights"
+    kind = "VGG-16" if isinstance(backbone, VGG16) else "ResNet"
+    return f"{len(report.loaded)} tensors of the {kind}, published weights"
 
 
-def _backbone(network: SegmentationNetwork) -> ResNet | None:
+def _backbone(network: SegmentationNetwork) -> ResNet | VGG16 | None:
+    if isinstance(network, PixelNet):
+        return network.trunk if isinstance(network.trunk, VGG16) else None
     if isinstance(network, SplitMergeFCN):
         found = network.network.get_submodule("backbone")
         assert isinstance(found, ResNet)

@@ -1,33 +1,72 @@
 """Optimiser, learning rate and averaged weights."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from voxseg.engine.config import TrainConfig
+from voxseg.errors import UsageError
 
 _POLY_POWER = 0.9
 _BETA1 = 0.9
+_ROUNDING = 1e-6  # of an epoch: a step's share of the run is rounded
 _FINAL_AUXILIARY_WEIGHT = 1e-3  # where the authors of VoxResNet let it end
 
 
+class HeadedNetwork(Protocol):
+    """A network that says which of its parameters are the head's, which no ImageNet file has."""
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        """Go through the head's parameters."""
+
+
 def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; weight decay leaves out biases and normalisation."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+    """AdamW or SGD; weight decay leaves out biases and normalisation.
+
+    A group's ``rate`` is its learning rate as a multiple of the run's, see ``set_learning_rate``.
+
+    Raises:
+        UsageError: the head is to have a rate of its own, and the network knows of no head.
+    """
+    head = _head(model) if (config.head_rate, config.head_bias_rate) != (1, 1) else set()
+    groups: list[dict[str, Any]] = []
+    for weight_rate, bias_rate, is_head in (
+        (1.0, 1.0, False),
+        (config.head_rate, config.head_bias_rate, True),
+    ):
+        own = [p for p in model.parameters() if (p in head) == is_head]
+        weights = [p for p in own if p.ndim > 1]
+        others = [p for p in own if p.ndim <= 1]
+        groups += [
+            {"params": weights, "weight_decay": config.weight_decay, "rate": weight_rate},
+            {"params": others, "weight_decay": 0.0, "rate": bias_rate},
+        ]
+    groups = [group for group in groups if group["params"]]
     if config.optimiser == "sgd":
         return torch.optim.SGD(
             groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
         )
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(_BETA1, config.beta2))
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters its multiple of ``rate``."""
+    for group in optimiser.param_groups:
+        # Checkpoints of earlier versions hold no multiples.
+        group["lr"] = rate * group.get("rate", 1.0)
+
+
+def _head(model: nn.Module) -> set[nn.Parameter]:
+    if not hasattr(model, "head_parameters"):
+        raise UsageError(
+            "train.head_rate and train.head_bias_rate are for networks with a head on a trunk "
+            f"(pixelnet, sunet), and {type(model).__name__} says of none; leave them out"
+        )
+    return set(cast("HeadedNetwork", model).head_parameters())
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
@@ -41,7 +80,11 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     if config.schedule == "poly":
         return config.learning_rate * math.pow(left, _POLY_POWER)
     if config.schedule == "step":
-        return config.learning_rate * math.pow(0.1, progress * config.epochs // config.step_epochs)
+        epoch = progress * config.epochs + _ROUNDING
+        falls = epoch // config.step_epochs
+        if config.step_at:
+            falls = sum(epoch >= at for at in config.step_at)
+        return config.learning_rate * math.pow(0.1, falls)
     return config.learning_rate
 
 

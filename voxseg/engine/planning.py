@@ -120,7 +120,7 @@ def _plan_images(
 ) -> dict[str, Any]:
     height, width = fingerprint.median_shape[:2]
     crop = [int(min(_LARGEST_CROP, 32 * math.ceil(n / 32))) for n in (height, width)]
-    plan = {
+    plan: dict[str, dict[str, Any]] = {
         "data": {"normalise": "imagenet"},
         "model": {"network": "enet"},
         "supervoxels": {"method": "slic", "count": _SUPERPIXELS},
@@ -134,8 +134,15 @@ def _plan_images(
         },
         "augment": {"flip_axes": [1], "resize": [0.5, 2.0], "affine_probability": 0.0},
     }
+    if settings["task"]["kind"] != "segmentation":
+        del plan["supervoxels"]
+        plan["model"]["design"] = "V0"
+        for name in ("loss", "class_weights", "select", "class_share"):
+            del plan["train"][name]
     regions = f"about {_SUPERPIXELS} SLIC superpixels"
-    say(_chosen(merge(plan, settings), regions, f"crops of {_by(crop)} pixels"))
+    chosen = merge(plan, settings)
+    crop = list(build(chosen).train.patch_voxels)
+    say(_chosen(chosen, regions, f"crops of {_by(crop)} pixels"))
     return plan
 
 

@@ -14,7 +14,7 @@ from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES
 from voxseg.data.splits import Fold
 from voxseg.engine.config import LabelConfig
-from voxseg.engine.evaluate import csv_text
+from voxseg.engine.evaluate_files import csv_text
 from voxseg.engine.operations import POSTPROCESSING, describe, read_postprocessing
 from voxseg.engine.postprocess import LEVEL, OutOfFold, PostprocessResult, postprocess
 from voxseg.errors import DataError

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from voxseg.data.cases import TaskKind
 from voxseg.data.layouts import Case, find_cases
 from voxseg.data.names import case_name, is_case_file
 from voxseg.data.prepare import Prepared
@@ -23,9 +24,9 @@ from voxseg.documents import document, json_text
 from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
-from voxseg.engine.inference import ran_out_of_memory
 from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.engine.predictor import Predictor as Predictor
+from voxseg.engine.task_predict import answer_case, told_of_memory
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.images import write_overlay
 from voxseg.export.label_table import class_colours, write_label_table
@@ -151,18 +152,45 @@ def predict(
         )
     targets = _targets(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
-    labels = predictor.config.labels
-    operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
+    labels, kind = predictor.config.labels, predictor.config.task.kind
+    operations = None
+    if kind == "segmentation":
+        operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
+    else:
+        _refuse_options(request, kind, volume)
     outcomes = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         outcome = _predict_one(predictor, case, target, request, operations, say)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
-        write_label_table(request.output, dict(zip(labels.values, labels.names, strict=True)))
+        if kind == "segmentation":
+            names = dict(zip(labels.values, labels.names, strict=True))
+            write_label_table(request.output, names)
         path = request.output / request.part.file("predict.json")
         write_text(path, json_text(predict_document(outcomes)) + "\n")
     return outcomes
+
+
+def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None) -> None:
+    """Refuse what only a segmentation has.
+
+    Raises:
+        UsageError: the first of it.
+    """
+    if volume is not None:
+        raise UsageError(
+            f"{request.checkpoint} finds {kind} in photographs, and {volume.images[0]} is a volume"
+        )
+    options = {
+        "--save-overlays": request.save_overlays,
+        "--save-uncertainty": request.save_uncertainty,
+        "--postprocess": isinstance(request.postprocess, Path),
+        "--save-probabilities": request.save_probabilities and kind != "boundaries",
+    }
+    wrong = next((name for name, is_given in options.items() if is_given), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} finds {kind}")
 
 
 def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:
@@ -183,14 +211,18 @@ def _predict_one(
     start = time.perf_counter()
     output = Output(
         folder=target.parent,
-        save_probabilities=request.save_probabilities,
+        save_probabilities=request.save_probabilities or not predictor.finds_classes,
         save_uncertainty=request.save_uncertainty,
         tta=request.tta,
     )
     try:
         estimate = predictor.estimate(case, output)
         say(f"{case.case_id}: {estimate}")
-        memory, volumes = _segment(predictor, case, target, output, estimate, operations, say)
+        if predictor.finds_classes:
+            memory, volumes = _segment(predictor, case, target, output, estimate, operations, say)
+        else:
+            keeps = request.save_probabilities
+            memory, volumes = answer_case(predictor, case, target, output, estimate, say, keeps), ()
         if request.save_overlays:
             _draw(predictor.config, case, target)
     except VoxsegError as error:
@@ -219,7 +251,7 @@ def _segment(
     say: Callable[[str], None],
 ) -> tuple[str, tuple[Volumes, ...]]:
     """Prepare, predict and write one case; return how it was run and how large its classes are."""
-    try:
+    with told_of_memory(case, estimate):
         source, _ = read_geometry(case.images)
         prepared = predictor.prepare(case)
         gathered, memory = predictor.gather(prepared, estimate, output, say)
@@ -234,13 +266,6 @@ def _segment(
         if not case.is_image:
             volumes = _volumes(predictor.config, prepared, label, gathered.members, source)
         return memory, volumes
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out_of_memory(error):
-            raise
-        raise VoxsegError(
-            f"{case.case_id} ran out of memory: it needs about {estimate.needed_gb:.1f} GB; close "
-            "other programs, or use a machine with more"
-        ) from error
 
 
 def _draw(config: Config, case: Case, target: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from voxseg.data.layouts import Case
 from voxseg.data.prepare import Prepared, is_resampled, prepare_case, working_grid
@@ -18,6 +19,7 @@ from voxseg.engine.gather import Gathered, Wanted
 from voxseg.engine.inference import Ensemble, gather
 from voxseg.engine.network import SegmentationNetwork, image_channels, network_of
 from voxseg.errors import UsageError
+from voxseg.tasks.answers import answer_of
 
 _LOW_MEMORY_GB = 1.0
 _LOW_MEMORY_WINDOW = 64
@@ -43,8 +45,12 @@ class Predictor:
             self._dims = content["spatial_dims"]
             self._channels = content["in_channels"]
         self.config = configs[0]
-        if any(c.labels != self.config.labels or c.data != self.config.data for c in configs):
-            raise UsageError(f"the folds of {checkpoint} disagree on labels or data settings")
+        first = self.config
+        if any(
+            (c.task, c.labels, c.data) != (first.task, first.labels, first.data) for c in configs
+        ):
+            raise UsageError(f"the folds of {checkpoint} disagree on task, labels or data settings")
+        self.answer = answer_of(first.task.kind, first.num_outputs)
         settings = self.config.predict
         if low_memory:
             window = (_LOW_MEMORY_WINDOW,) * self._dims
@@ -58,6 +64,11 @@ class Predictor:
         )
         for network in self._networks:
             self.compute.place(network)
+
+    @property
+    def finds_classes(self) -> bool:
+        """Whether a mask is the answer."""
+        return self.config.task.kind == "segmentation"
 
     def prepare(self, case: Case) -> Prepared:
         """Read and prepare a case as in training; its label is not needed and not read."""
@@ -138,6 +149,13 @@ class Predictor:
             label[index] = values[layer]
         return label
 
+    def values_of(self, case: Prepared, gathered: Gathered) -> np.ndarray:
+        """Values of another task (channels, X, Y, Z) on the source's grid."""
+        assert gathered.probabilities is not None
+        found = gathered.probabilities
+        values = [case.grid.restore_map(found[k], 0.0) for k in range(len(found))]
+        return self.answer.tidied(torch.from_numpy(np.stack(values))).numpy()
+
     @property
     def _pools(self) -> bool:
         return any(network.needs_superpixels for network in self._networks)
@@ -149,5 +167,6 @@ class Predictor:
             data=self.config.data,
             flip_axes=self.config.augment.flip_axes if tta else (),
             scales=self.config.predict.scales if tta else (1.0,),
+            answer=self.answer,
             shorter_side=self.config.predict.shorter_side if tta else 0,
         )

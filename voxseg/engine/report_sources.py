@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from voxseg import schemas
 from voxseg.data.case_lists import parse_json
-from voxseg.data.cases import Case
+from voxseg.data.cases import Case, TaskKind
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import is_image_file
 from voxseg.data.splits import read_split
@@ -25,6 +25,7 @@ from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.operations import POSTPROCESSING
 from voxseg.engine.pooled import Pooled
 from voxseg.engine.postprocess_files import report_section as postprocessing_section
+from voxseg.engine.task_scores import TaskEvaluation, task_evaluation_from_json
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.masks import mask_name
 from voxseg.export.report_parts import ReportSection
@@ -79,7 +80,10 @@ class ReportSource:
     manifest: Mapping[str, Any]
     files: Mapping[str, CaseFiles]
     evaluation: Evaluation | None = None
-    """None for predictions."""
+    """None for predictions, and of other tasks than segmentation."""
+    answers: TaskEvaluation | None = None
+    """Scores of another task."""
+    task: TaskKind = "segmentation"
     outcomes: tuple[Mapping[str, Any], ...] = ()
     """Of predictions, as in ``predict.json``."""
     folds: tuple[FoldFacts, ...] = ()
@@ -127,7 +131,9 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
             f"{run} is a cross-validation that has not finished; finish it with voxseg crossval "
             "--resume"
         )
-    evaluation = _read_scores(run / "metrics.json")
+    found = _read_scores(run / "metrics.json")
+    scored = found.cases if isinstance(found, TaskEvaluation) else found.scores
+    is_images = isinstance(found, TaskEvaluation) or found.is_images
     seeds = manifest.get("seeds", [])
     # With several seeds, scores are means over them; masks and folds lie in a folder for each.
     base = run / f"seed-{seeds[0]}" if len(seeds) > 1 else run
@@ -135,9 +141,9 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
     labels = manifest.get("label_folder")
     cases, notes = _found(folder, Path(labels) if labels else None)
     files: dict[str, CaseFiles] = {}
-    for case_id in evaluation.scores:
+    for case_id in scored:
         case = cases.get(case_id, Case(case_id, (), None))
-        name = mask_name(case_id, is_image=evaluation.is_images)
+        name = mask_name(case_id, is_image=is_images)
         mask = base / "predictions" / name
         hashes = _crossval_hashes(manifest, case)
         files[case_id] = CaseFiles(case.images, mask, case.label, hashes)
@@ -155,7 +161,7 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
     config = run / "config.toml"
     settings = config.read_text(encoding="utf-8") if config.is_file() else ""
     return ReportSource(
-        "crossval", shown_name(run), manifest, files, evaluation, folds=tuple(folds),
+        "crossval", shown_name(run), manifest, files, **_either(found), folds=tuple(folds),
         settings=settings, notes=notes, sections=tuple(_sections(base)),
     )  # fmt: skip
 
@@ -176,13 +182,13 @@ def _read_evaluation(run: Path, other: Mapping[str, Any]) -> ReportSource:
             f"{run} is a training run, which scores no single cases; predict some, score them with "
             "voxseg evaluate -o, and name that folder"
         )
-    evaluation = _read_scores(run / "metrics.json")
+    found = _read_scores(run / "metrics.json")
     manifest = read_manifest(run / EVALUATE_MANIFEST)
     place = str(manifest.get("prediction", run))
     notes = () if manifest else (f"{run} does not say where its masks lie, so none is drawn",)
     return ReportSource(
-        "evaluate", shown_name(Path(place)), manifest, files_from_json(manifest), evaluation,
-        notes=notes,
+        "evaluate", shown_name(Path(place)), manifest, files_from_json(manifest),
+        **_either(found), notes=notes,
     )  # fmt: skip
 
 
@@ -210,7 +216,8 @@ def _read_predictions(run: Path) -> ReportSource:
         files[str(row["case_id"])] = replace(known, prediction=mask or known.prediction)
     notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
     return ReportSource(
-        "predict", shown_name(run), manifest, files, outcomes=tuple(rows),
+        "predict", shown_name(run), manifest, files,
+        task=manifest.get("task", "segmentation"), outcomes=tuple(rows),
         label_names=label_names(run), notes=notes,
     )  # fmt: skip
 
@@ -221,10 +228,20 @@ def _predictions(run: Path) -> list[Path]:
     return [whole] if whole.is_file() else sorted(run.glob("predict-*-of-*.json"))
 
 
-def _read_scores(file: Path) -> Evaluation:
+def _either(found: Evaluation | TaskEvaluation) -> dict[str, Any]:
+    """Say where scores belong in a ``ReportSource``."""
+    if isinstance(found, TaskEvaluation):
+        return {"answers": found, "task": found.task}
+    return {"evaluation": found}
+
+
+def _read_scores(file: Path) -> Evaluation | TaskEvaluation:
     """Read ``metrics.json`` back."""
     content = parse_json(file)
     refuse_newer(content, schemas.METRICS, file)
+    refuse_newer(content, schemas.TASK_METRICS, file)
+    if isinstance(content, dict) and content.get("schema") == schemas.TASK_METRICS:
+        return task_evaluation_from_json(content, file)
     scores: dict[str, dict[int, ClassScores]] = {}
     names: dict[int, str] = {}
     try:
@@ -255,7 +272,8 @@ def _moved(source: ReportSource, data: Path) -> ReportSource:
     for case_id, known in source.files.items():
         case = cases.get(case_id)
         if case is not None:
-            truth = case.label if source.evaluation and case.label else known.truth
+            is_scored = bool(source.evaluation or source.answers)
+            truth = case.label if is_scored and case.label else known.truth
             hashes = known.hashes
             if source.kind == "crossval":
                 hashes = _crossval_hashes(source.manifest, case)

@@ -7,7 +7,7 @@ files: ``metrics.csv``, or ``metrics.json`` with the same rows.
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,15 @@ class RunScores:
     """Whether the cases are photographs, of which class 0 is one like the others."""
     pooled_iou: float | None = None
     """Mean IoU over all pixels of photographs; None where the run does not say."""
+
+    totals: Mapping[str, float] = field(default_factory=dict)
+    """Scores of the whole set, of other tasks than segmentation."""
+
+    @property
+    def headline(self) -> str:
+        """The column by which runs are compared."""
+        known = "iou" if self.is_images else "dice"
+        return known if known in self.metrics or not self.metrics else self.metrics[0]
 
     @property
     def labels(self) -> tuple[int, ...]:
@@ -184,7 +193,7 @@ def _read(file: Path, name: str) -> RunScores:
     return RunScores(
         name, file, _even(scores, file, is_images), names, metrics, _folds(folder),
         _float(facts.get("tolerance_mm")), is_images,
-        _float((facts.get("pooled") or {}).get("mean_iou")),
+        _float((facts.get("pooled") or {}).get("mean_iou")), _totals(facts),
     )  # fmt: skip
 
 
@@ -273,6 +282,13 @@ def _facts(folder: Path | None) -> Mapping[str, Any]:
         return {}  # the scores themselves are in metrics.csv
     refuse_newer(content, FORM, file)
     return content if isinstance(content, dict) else {}
+
+
+def _totals(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Scores of the whole set, where there are any."""
+    found = facts.get("totals")
+    known = {name: _float(value) for name, value in found.items()} if found else {}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _float(value: object) -> float | None:

@@ -5,8 +5,9 @@ Those of the data stand where they are used: in ``voxseg.data``.
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import TaskKind
@@ -24,12 +25,16 @@ from voxseg.models import (
     Variant,
     Version,
 )
+from voxseg.models.pixelnet import HIDDEN, STD
+from voxseg.tasks.boundaries import Balance
+from voxseg.tasks.pixels import PixelSampling
 from voxseg.tasks.segmentation import LossKind
 
 Blend = Literal["gaussian", "even"]
 
 _COLOUR = re.compile("#[0-9a-fA-F]{6}")
-Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet"]
+Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet", "pixelnet"]
+TrunkName = Literal["vgg16", "voxresnet"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,8 @@ class TaskConfig:
     the data set are about."""
     consensus: int = 3
     """Of boundaries: how many annotators must have drawn one."""
+    balance: Balance = "image"
+    """Of boundaries: count as much as the rest of the "image", or of the "batch"."""
     disputed: Disputed = "ignored"
     """Of boundaries: what a pixel is that fewer annotators drew: "ignored", or "negative" as where
     there is no boundary."""
@@ -85,8 +92,8 @@ class ModelConfig:
     """Which network; what another network than the chosen one has must keep its default."""
 
     network: Network = "voxresnet"
-    """"voxresnet" and "sunet" see volumes, or slices with ``data.plane``; the others slices and
-    images."""
+    """"voxresnet", "sunet" and "pixelnet" on VoxResNet's trunk see volumes, or slices with
+    ``data.plane``; the others slices and images."""
     design: Design = "V3"
     """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
     reduce: Reduce = "max"
@@ -99,7 +106,8 @@ class ModelConfig:
     """How VoxResNet's taps meet: "features", the classical "scores", or a "decoder"."""
     widths: tuple[int, ...] = ()
     """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ... Of SUNet
-    six: after the first convolution, the residual block, and each block of U-Nets."""
+    six: after the first convolution, the residual block, and each block of U-Nets. Of VGG-16 six:
+    of its five blocks, and of conv-6 and conv-7."""
     norm: Norm = "batch"
     """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
     version: Version = "released"
@@ -126,16 +134,37 @@ class ModelConfig:
     """Of SUNet below output stride 32: "multigrid", or "strided" within each U-Net."""
     degridding: int = 0
     """Filters of SUNet's two de-gridding layers, 512 in the paper; 0 for none."""
+    trunk: TrunkName = "vgg16"
+    """What PixelNet reads: "vgg16", or "voxresnet" of slices or volumes."""
+    taps: tuple[str, ...] = ()
+    """PixelNet's layers: of VGG-16 such as "1_2", "5_3" or "7", of VoxResNet "conv1b", "voxres3",
+    "voxres6", "voxres9"; empty: the papers'. The trunk ends at the deepest."""
+    hidden: tuple[int, ...] = HIDDEN
+    """Widths of the hidden layers of PixelNet's perceptron; none: a linear predictor."""
+    dropout: float = 0.5
+    """Of PixelNet's hidden values."""
+    input_dropout: float = 0.0
+    """Of PixelNet's hypercolumns; 0.5 in the paper's networks for boundaries and Context."""
+    normalise_taps: bool = False
+    """Batch norm, without scale and shift, of each map that PixelNet reads: what a linear predictor
+    and training from scratch need."""
+    head_std: float = STD
+    """Standard deviation of the first weights of PixelNet's perceptron; 0: He's normal ones."""
+    batch_norm: bool = False
+    """A batch norm after each convolution of VGG-16's blocks, for training from scratch."""
 
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
             raise ValueError("model.stages and model.width_divisor must be at least 1")
+        name: str = self.network
         own = _OWN[self.network]
+        if self.network == "pixelnet":
+            name, own = f"pixelnet on {self.trunk}", (*own, *_OF_TRUNK[self.trunk])
         for one in dataclasses.fields(self):
             given = getattr(self, one.name) != one.default
             if given and one.name not in ("network", *own):
                 raise ValueError(
-                    f"model.{one.name} is nothing that {self.network} has; it has {', '.join(own)}"
+                    f"model.{one.name} is nothing that {name} has; it has {', '.join(own)}"
                 )
 
     @property
@@ -146,6 +175,8 @@ class ModelConfig:
     @property
     def is_planar(self) -> bool:
         """Whether the network sees two axes only."""
+        if self.network == "pixelnet":
+            return self.trunk == "vgg16"
         return self.network not in ("voxresnet", "sunet")
 
 
@@ -160,7 +191,31 @@ _OWN: dict[Network, tuple[str, ...]] = {
     "sunet": (
         "variant", "output_stride", "dilation", "degridding", "filters", "widths", "stacks",
     ),
+    "pixelnet": (
+        "trunk", "taps", "hidden", "dropout", "input_dropout", "normalise_taps", "head_std",
+    ),
 }  # fmt: skip
+_OF_TRUNK: dict[TrunkName, tuple[str, ...]] = {
+    "vgg16": ("widths", "batch_norm"),
+    "voxresnet": ("widths", "width_divisor", "norm"),
+}
+
+
+_TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"),
+        lambda number: number >= 1,
+        "at least 1",
+    ),
+    (("patch_voxels", "step_at"), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("learning_rate", "head_rate", "head_bias_rate"), lambda rate: rate > 0, "positive"),
+    (("ema_decay", "beta2"), lambda share: 0 <= share < 1, "in [0, 1)"),
+    (("pixels",), lambda number: number >= 0, "0 (all of them) or more"),
+    (("class_share", "positive_share"), lambda share: 0 <= share <= 1, "in [0, 1]"),
+    (("workers",), lambda number: number >= -1, "-1 (by device) or more"),
+    (("class_weight_c",), lambda c: c > 1, "above 1"),
+)
+"""Settings of a training, which of their values are allowed, and that in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +230,13 @@ class TrainConfig:
     """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
     """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
+    pixels: int = 0
+    """Pixels or voxels of each patch that PixelNet is trained on, 2000 in the paper; 0: all."""
+    pixel_sampling: PixelSampling = "uniform"
+    """How they are drawn: "uniform", "balanced" (as many of each class that a patch shows), or
+    "positives": a fixed share of classes other than the first, of boundaries the boundary."""
+    positive_share: float = 0.5
+    """Of "positives"."""
     class_share: float = 0.67
     """Share of patches centred near a voxel of a drawn class; the others fall anywhere."""
     loss: LossKind = "dice_ce"
@@ -189,12 +251,20 @@ class TrainConfig:
     """Of SGD."""
     nesterov: bool = True
     """Of SGD: look ahead along the momentum."""
+    head_rate: float = 1.0
+    """Learning rate of the weights in the head of "pixelnet" (its perceptron) or "sunet" (its last
+    layer), as a multiple of the others'."""
+    head_bias_rate: float = 1.0
+    """The same of the head's biases."""
     beta2: float = 0.999
     """Of AdamW: how slowly the mean square of the gradient changes, in [0, 1)."""
     schedule: Literal["cosine", "poly", "constant", "step"] = "cosine"
     """Learning rate over the run: "cosine", "poly" (power 0.9), "constant", or "step"."""
     step_epochs: int = 100
     """With "step": epochs after which the learning rate falls to a tenth, each time."""
+    step_at: tuple[int, ...] = ()
+    """With "step": the epochs, counted from the start, after which it falls; instead of
+    ``step_epochs``."""
     warmup: float = 0.03
     """Share of the run in which the learning rate rises from 0."""
     ema_decay: float = 0.99
@@ -225,23 +295,11 @@ class TrainConfig:
     """Only algorithms that repeat bit by bit; ops that have none are named."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "steps_per_epoch", "step_epochs", "batch_size", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}")
-        if self.workers < -1:
-            raise ValueError(f"train.workers must be -1 (by device) or more, got {self.workers}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"train.ema_decay must be in [0, 1), got {self.ema_decay}")
-        if not 0 <= self.beta2 < 1:
-            raise ValueError(f"train.beta2 must be in [0, 1), got {self.beta2}")
-        if not 0 <= self.class_share <= 1:
-            raise ValueError(f"train.class_share must be in [0, 1], got {self.class_share}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"train.learning_rate must be positive, got {self.learning_rate}")
-        if any(n < 1 for n in self.patch_voxels):
-            raise ValueError(f"train.patch_voxels must be positive, got {self.patch_voxels}")
-        if self.class_weight_c <= 1:
-            raise ValueError(f"train.class_weight_c must be above 1, got {self.class_weight_c}")
+        for names, is_allowed, words in _TRAIN_RULES:
+            for name in names:
+                value = getattr(self, name)
+                if not is_allowed(value):
+                    raise ValueError(f"train.{name} must be {words}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)

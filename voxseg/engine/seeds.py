@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from voxseg.documents import document, json_text
-from voxseg.engine.evaluate import Evaluation, csv_text
+from voxseg.engine.evaluate import Evaluation
+from voxseg.engine.evaluate_files import csv_text
 from voxseg.engine.pooled import Pooled
+from voxseg.engine.task_scores import TOTALS, TaskEvaluation
 from voxseg.files import write_text
 from voxseg.metrics.case import ClassScores
 from voxseg.metrics.summary import (
@@ -120,6 +122,16 @@ def spread_of(by_seed: Mapping[int, Evaluation]) -> SeedSpread:
         for metric in row.statistics
     ]
     rows += _pooled_rows([one.pooled for one in by_seed.values() if one.pooled is not None])
+    return SeedSpread(tuple(by_seed), tuple(rows))
+
+
+def task_spread(by_seed: Mapping[int, TaskEvaluation]) -> SeedSpread:
+    """Put the scores of the whole set, one row each, side by side."""
+    first = next(iter(by_seed.values()))
+    rows = [
+        SpreadRow(score.title, None, name, tuple(one.totals[name] for one in by_seed.values()))
+        for name, score in TOTALS[first.task].items()
+    ]
     return SeedSpread(tuple(by_seed), tuple(rows))
 
 

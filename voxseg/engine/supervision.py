@@ -14,12 +14,16 @@ from voxseg.engine.device import Compute
 from voxseg.engine.lazy_cases import labels_of
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
-from voxseg.models import SplitMergeFCN
+from voxseg.models import PixelNet, SplitMergeFCN
+from voxseg.tasks.boundaries import BoundaryLoss
 from voxseg.tasks.class_weights import class_frequencies, class_weights
 from voxseg.tasks.normals import NormalsLoss
+from voxseg.tasks.pixels import draw_pixels, draw_valid
 from voxseg.tasks.segmentation import SegmentationLoss
 
-_OFFSETS = 0x5317  # tells the random numbers of split-merge pooling from others of the same step
+# They tell random numbers from others of the same step.
+_OFFSETS = 0x5317
+_PIXELS = 0x9E37
 
 
 class Loss(Protocol):
@@ -47,6 +51,7 @@ class Supervision:
         weight: Tensor | None = None,
     ) -> None:
         self._settings, self._compute = config.train, compute
+        self._ignored = IGNORED if config.num_outputs <= IGNORED else None
         if weight is not None:
             weight = weight.to(compute.device)
         self._loss = _loss(config, compute, weight)
@@ -59,7 +64,8 @@ class Supervision:
         Args:
             network: on ``compute``'s device; put into training mode.
             batch: on the CPU.
-            step: of the whole run: split-merge pooling draws its offsets from it.
+            step: of the whole run: split-merge pooling draws its offsets from it, PixelNet its
+                pixels.
             progress: of the run, in [0, 1].
         """
         compute, settings = self._compute, self._settings
@@ -80,17 +86,41 @@ class Supervision:
                 logits: Tensor = network.sampled(image, offsets)
                 auxiliary: list[Tensor] = []
                 label = network.sample_labels(label[:, 0], offsets, IGNORED)[:, None]
+            elif isinstance(network, PixelNet) and settings.pixels:
+                points = self._points(batch.label, step).to(compute.device)
+                logits, auxiliary = network.sampled(image, points), []
+                label = label.flatten(2).gather(2, points[:, None].expand(-1, label.shape[1], -1))
             else:
                 logits, auxiliary = network.supervise(image, regions, batch.count)
         weight = auxiliary_weight(settings, progress)
         loss: Tensor = self._loss(logits, auxiliary, label, weight)
         return loss
 
+    def _points(self, label: Tensor, step: int) -> Tensor:
+        """Draw the pixels of a step, by its number and the image's in the whole batch."""
+        settings, ranks = self._settings, self._compute.ranks
+        generators = [
+            np.random.default_rng([settings.seed, step, ranks.rank + ranks.size * image, _PIXELS])
+            for image in range(len(label))
+        ]
+        if label.is_floating_point():  # normals: all 0 where none is known
+            return draw_valid((label != 0).any(1), settings.pixels, generators)
+        return draw_pixels(
+            label,
+            settings.pixels,
+            generators,
+            sampling=settings.pixel_sampling,
+            positive_share=settings.positive_share,
+            ignored=self._ignored,
+        )
+
 
 def _loss(config: Config, compute: Compute, weight: Tensor | None) -> Loss:
     """Return what the task minimises."""
     if config.task.kind == "normals":
         return NormalsLoss(compute.ranks.add)
+    if config.task.kind == "boundaries":
+        return BoundaryLoss(compute.ranks.add, config.task.balance)
     num_classes = len(config.labels.values)
     return SegmentationLoss(num_classes, config.train.loss, compute.ranks.add, weight=weight)
 

@@ -24,15 +24,16 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
     mode it talks to nobody. Shape: (B, C, *S) -> (B, C, *S); B may differ by process.
 
     Args:
-        norm: the layer it replaces, with weights and running statistics.
+        norm: the layer it replaces, with running statistics.
         ranks: the processes.
     """
 
     def __init__(self, norm: nn.modules.batchnorm._BatchNorm, ranks: Ranks) -> None:
-        if not (norm.affine and norm.track_running_stats):
-            raise ValueError("only a batch norm with weights and running statistics can be synced")
-        super().__init__(norm.num_features, norm.eps, norm.momentum)
-        self.weight, self.bias = norm.weight, norm.bias
+        if not norm.track_running_stats:
+            raise ValueError("only a batch norm with running statistics can be synced")
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine)
+        if norm.affine:
+            self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
@@ -49,8 +50,10 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         self._check_input_dim(input)
         mean, variance, count = _joint_statistics(input.detach(), self._ranks)
         self._remember(mean, variance, count)
+        weight: Tensor = self.weight if self.affine else torch.ones_like(mean)
+        bias: Tensor = self.bias if self.affine else torch.zeros_like(mean)
         normalised = _Normalise.apply(  # type: ignore[no-untyped-call]
-            input, self.weight, self.bias, (mean, variance, count), self.eps, self._ranks
+            input, weight, bias, (mean, variance, count), self.eps, self._ranks
         )
         return cast(Tensor, normalised)
 

@@ -50,6 +50,14 @@ def write_grey_tiff(path: Path, values: np.ndarray) -> Path:
     return path
 
 
+def write_grey_png(path: Path, values: np.ndarray) -> Path:
+    """Write 8 or 16 bits of grey (H, W), uint8 or uint16, as a PNG; ``path`` is replaced."""
+    picture = Image.fromarray(values)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG", optimize=True)
+    return path
+
+
 def write_overlay(
     path: Path,
     photograph: np.ndarray,

@@ -3,6 +3,8 @@
 from voxseg.layers.aspp import ASPP as ASPP
 from voxseg.layers.enet import ENetDecoder as ENetDecoder
 from voxseg.layers.enet import ENetEncoder as ENetEncoder
+from voxseg.layers.hypercolumn import dense_hypercolumns as dense_hypercolumns
+from voxseg.layers.hypercolumn import sample_hypercolumns as sample_hypercolumns
 from voxseg.layers.smp import SMP as SMP
 from voxseg.layers.stacked_unet import UNetModule as UNetModule
 from voxseg.layers.superpixel import SuperpixelBranch as SuperpixelBranch

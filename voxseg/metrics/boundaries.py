@@ -8,7 +8,7 @@ hierarchical image segmentation*, TPAMI 33(5), 2011, section 3, and its public e
   interpolated in 100 points between neighbours.
 - OIS: F of the sums of each case's counts at its own best threshold, not interpolated.
 - AP: precision, interpolated over recall, summed at 0, 0.01, ..., 1 and divided by 100. Recalls
-  beyond the lowest and highest that occur add nothing, so a map of one strength (Canny) has AP 0.
+  beyond the lowest and highest that occur add nothing, so a map of 0 and 1 has AP 0.
 """
 
 from dataclasses import dataclass
@@ -17,18 +17,24 @@ import numpy as np
 
 from voxseg.metrics.boundary_counts import (
     BoundaryCounts,
+    BoundaryErrors,
     Floats,
+    evaluate_annotators,
     evaluate_boundaries,
     f_measure,
+    find_boundary_errors,
     share,
 )
 
 __all__ = [
     "BoundaryCaseScores",
     "BoundaryCounts",
+    "BoundaryErrors",
     "BoundaryScores",
     "case_scores",
+    "evaluate_annotators",
     "evaluate_boundaries",
+    "find_boundary_errors",
     "scores",
 ]
 

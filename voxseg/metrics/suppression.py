@@ -13,6 +13,9 @@ scored:
 3. Strengths fall off linearly in the last five pixels at the borders, where networks imagine edges.
 
 Ties stay, so plateaus remain thick; thinning in the benchmark deals with them.
+
+Departure: a mixed derivative of exactly 0 counts as negative. With the sign of 0, a perfectly
+horizontal line would be taken for a vertical one.
 """
 
 from typing import Any
@@ -77,7 +80,8 @@ def boundary_normals(strength: NDArray[np.floating[Any]]) -> Floats:
     smooth = _triangle(strength.astype(np.float64), _SMOOTHING)
     along_y, along_x = (_gradient(smooth, axis) for axis in (0, 1))
     xx, xy, yy = _gradient(along_x, 1), _gradient(along_y, 1), _gradient(along_y, 0)
-    return np.asarray(np.mod(np.arctan(yy * np.sign(-xy) / (xx + _TINY)), np.pi), np.float64)
+    turned = np.where(xy > 0, -yy, yy)
+    return np.asarray(np.mod(np.arctan(turned / (xx + _TINY)), np.pi), np.float64)
 
 
 def _triangle(values: Floats, radius: int) -> Floats:

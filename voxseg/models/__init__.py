@@ -19,6 +19,9 @@ from voxseg.models.enet_weights import load_published_weights as load_published_
 from voxseg.models.fcn import FCN as FCN
 from voxseg.models.fcn import FinestStride as FinestStride
 from voxseg.models.fcn import SplitMergeFCN as SplitMergeFCN
+from voxseg.models.pixelnet import PixelNet as PixelNet
+from voxseg.models.pixelnet import build_pixelnet as build_pixelnet
+from voxseg.models.pixelnet import build_volume_pixelnet as build_volume_pixelnet
 from voxseg.models.resnet import Depth as Depth
 from voxseg.models.resnet import OutputStride as OutputStride
 from voxseg.models.resnet import ResNet as ResNet
@@ -33,6 +36,12 @@ from voxseg.models.sunet import build_sunet as build_sunet
 from voxseg.models.sunet import build_sunet_classifier as build_sunet_classifier
 from voxseg.models.sunet_trunk import SUNetStride as SUNetStride
 from voxseg.models.sunet_trunk import Variant as Variant
+from voxseg.models.trunk import Tap as Tap
+from voxseg.models.trunk import TappedNetwork as TappedNetwork
+from voxseg.models.trunk import Trunk as Trunk
+from voxseg.models.trunk import VoxResTaps as VoxResTaps
+from voxseg.models.vgg import TAPS
+from voxseg.models.vgg import VGG16 as VGG16
 from voxseg.models.voxresnet import Fusion as Fusion
 from voxseg.models.voxresnet import VoxResNet as VoxResNet
 
@@ -76,6 +85,9 @@ _sunets = partial(  # the same
 )
 _classifiers = partial(_sunets, num_classes=1000, size=(224, 224), is_classifier=True)  # ImageNet
 
+_context = partial(_photos, num_classes=60, size=(224, 224))  # PASCAL-Context
+_vocs = partial(_photos, num_classes=21, size=(224, 224))  # PASCAL VOC
+
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
 _OURS = "voxseg's own, after arXiv:1608.05895"
@@ -86,6 +98,8 @@ _DEEPLAB = "arXiv:1706.05587"
 _VORTEX = "arXiv:1804.06242, on arXiv:1706.05587"
 _FCN = "arXiv:2006.07742, on arXiv:1411.4038"
 _SMP = "arXiv:2006.07742"
+_PIXELNET = "arXiv:1609.06694, on arXiv:1409.1556"
+_VOXELNET = "voxseg's own, after arXiv:1609.06694 and arXiv:1608.05895"
 _SUNET = "arXiv:1804.10343"
 
 _full = partial(VoxResNet, stages=3, fusion="features")
@@ -102,6 +116,8 @@ _enet = partial(ENet, version="released")
 _enet_port = partial(ENet, version="port")
 _fcn32s = partial(FCN, finest_stride=32)
 _fcn8s = partial(FCN, finest_stride=8)
+_table4 = partial(build_pixelnet, taps=("1_2", "3_3", "5_3"))
+_TABLE_4_WITH_7 = ("1_2", "3_3", "5_3", "7")
 _sunet_7_128 = partial(build_sunet, variant="7-128")
 
 MODELS: dict[str, ModelEntry] = {
@@ -234,6 +250,25 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "smp-resnet101": _fcns(
         partial(SplitMergeFCN, depth=101), _SMP, "FCN32s, split-merge pooling for strides"
+    ),
+    "pixelnet-vgg16": _vocs(build_pixelnet, _PIXELNET, "PixelNet, hypercolumns of five layers"),
+    "pixelnet-vgg16-conv7": _vocs(
+        partial(build_pixelnet, taps=(*TAPS, "7")), _PIXELNET, "PixelNet, conv-7 besides"
+    ),
+    "pixelnet-vgg16-3-fc1": _context(
+        partial(_table4, hidden=(), normalise_taps=True),
+        _PIXELNET,
+        "Three layers (Table 4), linear predictor",
+    ),
+    "pixelnet-vgg16-3-fc2": _context(
+        partial(_table4, hidden=(4096,)), _PIXELNET, "Three layers, one hidden layer"
+    ),
+    "pixelnet-vgg16-3-fc3": _context(_table4, _PIXELNET, "Three layers, two hidden layers"),
+    "pixelnet-vgg16-3-conv7-fc3": _context(
+        partial(build_pixelnet, taps=_TABLE_4_WITH_7), _PIXELNET, "Three layers and conv-7"
+    ),
+    "pixelnet-voxresnet": ModelEntry(
+        build_volume_pixelnet, _VOXELNET, "Hypercolumns of VoxResNet's four taps"
     ),
     "sunet-64": _sunets(
         partial(build_sunet, variant="64"), _SUNET, "Stacked U-nets, the last block dilated"

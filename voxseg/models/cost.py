@@ -36,7 +36,7 @@ def live_bytes(
         dtype: of image, parameters and activations.
         superpixels: K, for the designs that need superpixels; they get one at least.
     """
-    plan = _plan(network, dtype)
+    plan = without_numbers(network, dtype)
     with torch.no_grad(), LiveBytes("meta") as memory:
         plan(*_inputs(plan, shape, dtype, superpixels))
     peak: int = memory.peak
@@ -49,14 +49,14 @@ def count_flops(network: nn.Module, shape: Sequence[int], *, superpixels: int = 
     A multiplication and its addition are two. Normalisation, activations, pooling and resizing,
     which are a few a value, are not counted. The arguments are those of ``live_bytes``.
     """
-    plan = _plan(network, torch.float32)
+    plan = without_numbers(network, torch.float32)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         plan(*_inputs(plan, shape, torch.float32, superpixels))
     return int(counter.get_total_flops())
 
 
-def _plan(network: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy of ``network`` in eval mode without numbers, made without copying them first."""
+def without_numbers(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Copy ``network`` to the meta device, in eval mode, without copying its numbers first."""
     without: dict[int, Tensor] = {}
     for value in chain(network.parameters(), network.buffers()):
         empty = torch.empty_like(value, device="meta")

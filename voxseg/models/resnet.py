@@ -12,16 +12,13 @@ Departures:
 - 3 spatial axes are an option; there are no ImageNet weights for them.
 """
 
-import pickle
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from voxseg.errors import DataError
+from voxseg.models.imagenet import load_weights, read_weights
 from voxseg.models.shared import LoadReport
 
 Depth = Literal[18, 34, 50, 101]
@@ -33,20 +30,7 @@ WIDTHS = (64, 128, 256, 512)
 _BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 _LEAST_BOTTLENECK = 50
 _RGB = 3
-_STEM_WEIGHT = "conv1.weight"
 _CLASSIFIER = ("fc.weight", "fc.bias")
-_COUNTER = "num_batches_tracked"
-_MOST_NAMED = 3
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OSError,
-    KeyError,
-    IndexError,
-)
 
 
 class ResNet(nn.Module):
@@ -143,47 +127,15 @@ class ResNet(nn.Module):
     def load_imagenet(self, path: Path) -> LoadReport:
         """Load a state dict in torchvision's layout from a local file.
 
-        The classifier is left out. A network of one channel gets the sum of the file's three
-        input channels, so that a grey image gives what its copies in red, green and blue would.
-        Nothing is changed unless everything fits; only tensors are read from the file.
+        The classifier is left out. Nothing is changed unless everything fits.
 
         Raises:
             DataError: the file is missing, damaged, or of another network.
         """
-        found = _read_state_dict(path)
-        own = self.state_dict()
-        state = {name: value for name, value in found.items() if name not in _CLASSIFIER}
-        # Files from before 2018 do not count their batches, and nothing here reads the count.
-        missing = [n for n in own if n not in state and not n.endswith(_COUNTER)]
-        unknown = [name for name in state if name not in own]
-        if missing or unknown:
-            raise DataError(
-                f"{path} is not a ResNet-{self.depth} in torchvision's layout: "
-                + "; ".join(
-                    f"{what} {_some(names)}"
-                    for what, names in (("it lacks", missing), ("it also has", unknown))
-                    if names
-                )
-                + "; give the file of this depth"
-            )
-        stem = state[_STEM_WEIGHT]
-        if self.in_channels == 1 and stem.ndim == 4 and stem.shape[1] == _RGB:
-            state[_STEM_WEIGHT] = stem.sum(1, keepdim=True)
-        differing = [
-            f"{name} {tuple(value.shape)} instead of {tuple(own[name].shape)}"
-            for name, value in state.items()
-            if value.shape != own[name].shape
-        ]
-        if differing:
-            raise DataError(
-                f"{path} is of a ResNet with other widths, input channels or axes: "
-                f"{_some(differing)}; ImageNet weights fit images of 3 channels, or 1"
-            )
-        self.load_state_dict(state, strict=False)
-        return LoadReport(
-            loaded=tuple(name for name in own if name in state),
-            missing=tuple(name for name in own if name not in state),
-            unexpected=tuple(name for name in found if name in _CLASSIFIER),
+        weights = read_weights(path)
+        kind = f"ResNet-{self.depth}"
+        return load_weights(
+            self, weights, path, kind=kind, stem="conv1.weight", left_out=_CLASSIFIER
         )
 
     def _fields(self) -> tuple[tuple[int, ...], ...]:
@@ -244,27 +196,3 @@ def _grid(multi_grid: Sequence[int] | None, output_stride: int, blocks: int) -> 
             f"and needs an output stride of 8 or 16, got {tuple(multi_grid)} at {output_stride}"
         )
     return tuple(multi_grid)
-
-
-def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give a file of ResNet weights")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise DataError(
-            f"{path} cannot be read as weights ({reason}); give a state dict saved by torch.save"
-        ) from None
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise DataError(
-            f"{path} holds more than named tensors; give a state dict in torchvision's layout"
-        )
-    return content
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

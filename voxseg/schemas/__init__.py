@@ -53,6 +53,7 @@ SEEDS = "voxseg.seeds/1"
 SPLIT = "voxseg.split/1"
 SPLIT_WRITTEN = "voxseg.split-written/1"
 SUPERVOXELS = "voxseg.supervoxels/1"
+TASK_METRICS = "voxseg.task-metrics/1"
 TRAIN = "voxseg.train/1"
 TRAIN_METRICS = "voxseg.train-metrics/1"
 
