@@ -28,6 +28,37 @@ def test_every_recipe_builds_and_says_what_it_is(name):
     assert len(describe_recipes()[name]) > 20
 
 
+@pytest.mark.parametrize(
+    ("name", "variant", "steps"),
+    [
+        ("voc-sunet64", "64", 43_290),
+        ("voc-sunet128", "128", 43_290),
+        ("voc-sunet7-128", "7-128", 43_290),
+        ("coco-sunet7-128", "7-128", 43_290),
+        ("voc-sunet7-128-trainaug", "7-128", 5_000),
+        ("voc-sunet7-128-trainval", "7-128", 5_000),
+        ("cityscapes-sunet7-128", "7-128", 90_000),
+    ],
+)
+def test_sunets_recipes_golden_section_7(name, variant, steps):
+    config = build(read_recipe(name))
+    train, predict = config.train, config.predict
+    assert (config.model.variant, config.model.output_stride) == (variant, 16)
+    assert train.epochs * train.steps_per_epoch == steps
+    later = "-train" in name
+    assert train.learning_rate == (0.00002 if later else 0.0002)
+    assert train.freeze_batchnorm == name.endswith("trainval")
+    assert (train.momentum, train.nesterov, train.weight_decay) == (0.95, False, 1e-4)
+    assert (train.head_rate, train.head_bias_rate, train.batch_size) == (10, 20, 22)
+    assert (train.schedule, train.patch_voxels) == ("cosine", (512, 512))
+    assert predict.scales[:4] == (0.5, 0.75, 1.0, 1.25)
+    # Tiles of 512 pixels on every 342nd.
+    step = int(predict.window_voxels[0] * (1 - predict.overlap))
+    assert (predict.shorter_side, predict.window_voxels[0], step) == (512, 512, 342)
+    assert predict.always_windows
+    assert predict.blend == "even"
+
+
 def test_the_papers_recipes_are_all_there():
     designs = ["v0", *(f"v{d}{b}" for d in (1, 2, 3) for b in ("", "-block"))]
     wanted = {f"ibsr-{n}-{d}" for n in ("full", "reduced4", "reduced8") for d in designs}
