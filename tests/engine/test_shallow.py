@@ -11,7 +11,7 @@ FLOAT32 = choose_compute(torch.device("cpu"), "float32", "contiguous", 3)
 
 def kind_of(layer, layers, compute=BFLOAT16):
     with compute.autocast():
-        return layer(torch.randn(1, 8, layers, 3, 3)).dtype
+        return layer(torch.randn(1, 8, layers, 5, 5)).dtype
 
 
 @pytest.mark.parametrize("kernel", [3, 5])
@@ -27,13 +27,23 @@ def test_fewer_layers_than_the_kernel_has_are_done_in_float32(kind, kernel):
 def test_other_layers_keep_their_precision():
     assert kind_of(nn.Conv3d(8, 8, 1), 1) is torch.bfloat16
     with BFLOAT16.autocast():
-        assert nn.Conv2d(8, 8, 3, padding=1)(torch.randn(1, 8, 1, 3)).dtype is torch.bfloat16
+        layer = nn.Conv2d(8, 8, 3, padding=1, stride=2)
+        assert layer(torch.randn(1, 8, 3, 3)).dtype is torch.bfloat16
+        assert layer(torch.randn(1, 8, 5, 2)).dtype is torch.float32
     assert kind_of(nn.Conv3d(8, 8, 3, padding=1), 2, FLOAT32) is torch.float32
 
 
-def test_weights_get_the_gradient_of_float32():
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (nn.Conv3d(16, 16, 3, padding=1), (2, 3, 2)),
+        (nn.Conv2d(16, 16, 3, padding=1, stride=2), (4, 1)),
+    ],
+    ids=["3d", "2d"],
+)
+def test_weights_get_the_gradient_of_float32(layer, size):
     torch.manual_seed(0)
-    layer, image = nn.Conv3d(16, 16, 3, padding=1), torch.randn(2, 16, 2, 3, 2)
+    image = torch.randn(2, 16, *size)
     gradients = []
     for compute in (FLOAT32, BFLOAT16):
         layer.zero_grad(set_to_none=True)

@@ -81,7 +81,8 @@ def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = Tr
     else:
         dataset = _of_one_kind(root, None if labels is None else Path(labels), need_labels)
     dataset = _checked(dataset, root)
-    has_classes = dataset.is_images and dataset.task == "segmentation"
+    has_masks = any(case.label is not None for case in dataset.cases)
+    has_classes = dataset.is_images and dataset.task == "segmentation" and has_masks
     return with_classes(dataset, root) if has_classes else dataset
 
 

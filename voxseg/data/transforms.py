@@ -47,6 +47,13 @@ class AugmentSettings:
     """Largest relative change of size."""
     resize: tuple[float, ...] = ()
     """Smallest and largest factor of size, drawn evenly for every patch; empty for none."""
+    crop_area: tuple[float, ...] = ()
+    """Of classification: least and largest share of a photograph that a crop has; empty: 0.08 to 1,
+    as is common."""
+    jitter: tuple[float, ...] = ()
+    """Of classification: largest relative change of brightness, contrast and saturation."""
+    lighting: float = 0.0
+    """Of classification: deviation of the factors with which ImageNet's main colours are added."""
     intensity_probability: float = 0.3
     """Share of patches, for each of brightness, contrast, gamma, smoothing."""
     contrast: float = 0.15
@@ -63,10 +70,16 @@ class AugmentSettings:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f"augment.{name} must be in [0, 1], got {value}")
-        for name in ("rotate_degrees", "scale", "contrast", "gamma", "bias_field", "noise"):
+        names = ("rotate_degrees", "scale", "contrast", "gamma", "bias_field", "noise", "lighting")
+        for name in names:
             value = getattr(self, name)
             if value < 0:
                 raise ValueError(f"augment.{name} must not be negative, got {value}")
+        area = self.crop_area
+        if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
+            raise ValueError(f"augment.crop_area must be two shares, rising, got {area}")
+        if self.jitter and not (len(self.jitter) == 3 and min(self.jitter) >= 0):
+            raise ValueError(f"augment.jitter must be three, none negative, got {self.jitter}")
         if self.resize and not (len(self.resize) == 2 and 0 < self.resize[0] <= self.resize[1]):
             raise ValueError(f"augment.resize must be two factors, rising, got {self.resize}")
         if self.gamma >= 1 or self.scale >= 1:

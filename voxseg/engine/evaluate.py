@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from voxseg.data.layouts import find_cases
 from voxseg.data.names import is_image_file
 from voxseg.data.reading import read_label
 from voxseg.data.volume import Volume, check_same_grid
 from voxseg.documents import document, json_text
+from voxseg.engine.category_files import category_tables, evaluate_categories
 from voxseg.engine.evaluate_files import check_output, csv_text
 from voxseg.engine.pairs import Pair, Pairs, find_pairs
 from voxseg.engine.pooled import PixelCounts, Pooled, pool, score_label
@@ -150,11 +152,16 @@ def evaluate(
         DataError: There is nothing to score, or no case could be scored.
         UsageError: A class is to be scored and ignored.
     """
+    tables = category_tables(Path(prediction))
+    if tables:
+        dataset = find_cases(Path(truth))
+        if dataset.task == "classification":
+            _refuse_classes(labels, ignore, truth, "classes of whole photographs")
+            return evaluate_categories(tables, dataset, notify)
     found = find_pairs(Path(prediction), Path(truth))
     task = found.dataset.task if found.dataset else "segmentation"
     if task != "segmentation":
-        if labels is not None or ignore is not None:
-            raise UsageError(f"--labels and --ignore are about classes, and {truth} holds {task}")
+        _refuse_classes(labels, ignore, truth, task)
         return evaluate_task(task, found, notify)
     both = sorted(set(labels or ()) & set(ignore or ()))
     if both:
@@ -169,6 +176,13 @@ def evaluate(
         without_truth=found.without_truth,
         notes=(*notes, *scored.notes),
     )
+
+
+def _refuse_classes(
+    labels: Sequence[int] | None, ignore: Sequence[int] | None, truth: Path, held: str
+) -> None:
+    if labels is not None or ignore is not None:
+        raise UsageError(f"--labels and --ignore are about classes, and {truth} holds {held}")
 
 
 def score_pairs(

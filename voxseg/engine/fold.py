@@ -23,6 +23,7 @@ from voxseg.engine.calibration import (
     write_calibration,
 )
 from voxseg.engine.case_memory import Output
+from voxseg.engine.category_files import write_categories
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.pooled import CONFUSION, PixelCounts, score_label, write_counts
 from voxseg.engine.predict import Predictor
@@ -172,6 +173,11 @@ def _answer_fold(
 ) -> None:
     """Predict the held-out cases of another task; all folds are scored together at the end."""
     folder = task.run / "predictions"
+    if predictor.config.task.kind == "classification":
+        rows = [predictor.category(predictor.prepare(case)) for case in cases]
+        write_categories(folder / f"predictions-fold-{task.number}.csv", rows)
+        say(f"{len(rows)} photographs: predicted")
+        cases = ()
     output = Output(folder=folder, save_probabilities=True)
     for case in cases:
         target = folder / mask_name(case.case_id, is_image=True)

@@ -18,9 +18,8 @@ from typing import Any, cast, final
 import torch
 from torch import nn
 
-from voxseg.data.patches import Batch, PatchSampler, PatchSettings
+from voxseg.data.patches import Batch
 from voxseg.data.prepare import Prepared
-from voxseg.data.transforms import Augment
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
@@ -40,6 +39,7 @@ from voxseg.engine.optimise import (
 )
 from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
+from voxseg.engine.sampling import build_sampler
 from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import Supervision, training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
@@ -85,7 +85,9 @@ class TrainingRun:
         self._patch = patch_size(settings.patch_voxels, dims)
         self._batch_voxels = settings.batch_size * math.prod(self._patch)
         torch.manual_seed(settings.seed)
-        network = build_network(config.model, self._in_channels, config.num_outputs, dims)
+        network = build_network(
+            config.model, self._in_channels, config.num_outputs, dims, config.task.kind
+        )
         if init_from is not None:
             sizes = (self._in_channels, config.num_outputs)
             loaded = ranks.first(lambda: initialise_from(network, init_from, *sizes))
@@ -102,20 +104,7 @@ class TrainingRun:
         self._supervision = Supervision(config, compute, weight)
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
-        self._sampler = PatchSampler(
-            cases,
-            len(config.labels.values),
-            PatchSettings(
-                voxels=self._patch,
-                class_share=settings.class_share,
-                coordinates=config.data.coordinates,
-                slice_axes=config.data.slice_axes,
-                neighbours=config.data.neighbours,
-            ),
-            Augment(config.augment, self._patch, is_image=cases[0].is_image),
-            seed=settings.seed,
-            share=(ranks.rank, ranks.size),
-        )
+        self._sampler = build_sampler(config, cases, self._patch, (ranks.rank, ranks.size))
 
     @property
     def last(self) -> Path:

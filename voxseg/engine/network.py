@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from voxseg.data.cases import TaskKind
 from voxseg.data.prepare import PrepareSettings
 from voxseg.engine.checkpoint import ForeignFileError, load_checkpoint
 from voxseg.engine.config import Config, ModelConfig, Network, build
@@ -20,10 +21,12 @@ from voxseg.models import (
     ResNet,
     SplitMergeFCN,
     SUNet,
+    SUNetClassifier,
     VoxResNet,
     VoxResTaps,
     build_deeplab,
     build_sunet,
+    build_sunet_classifier,
     load_published_weights,
     load_shared_weights,
 )
@@ -32,7 +35,15 @@ from voxseg.models.vgg import TAPS as VGG_TAPS
 from voxseg.models.vgg import WIDTHS as VGG_WIDTHS
 
 SegmentationNetwork = (
-    VoxResNet | ENet | EncoderENet | FCN | SplitMergeFCN | DeepLab | SUNet | PixelNet
+    VoxResNet
+    | ENet
+    | EncoderENet
+    | FCN
+    | SplitMergeFCN
+    | DeepLab
+    | SUNet
+    | SUNetClassifier
+    | PixelNet
 )
 """What the engine runs: ``forward`` and ``supervise``, with ``superpixels`` and ``count`` where
 ``needs_superpixels``; ``reach`` says whether it may see an image tile by tile."""
@@ -66,13 +77,19 @@ def deepest_stride(network: SegmentationNetwork) -> tuple[int, ...]:
 
 
 def build_network(
-    config: ModelConfig, in_channels: int, num_classes: int, dims: int
+    config: ModelConfig,
+    in_channels: int,
+    num_classes: int,
+    dims: int,
+    kind: TaskKind = "segmentation",
 ) -> SegmentationNetwork:
-    """Build the network that ``config`` describes, for ``dims`` spatial axes.
+    """Build the network that ``config`` describes, for ``dims`` spatial axes and a task.
 
     Raises:
         UsageError: there is no such network.
     """
+    if kind == "classification":
+        return _classifier(config, in_channels, num_classes)
     if config.is_planar and dims != 2:
         raise UsageError(
             f"model.network {config.network} sees slices or photographs, not volumes; choose "
@@ -88,7 +105,11 @@ def network_of(content: dict[str, Any], path: Path) -> tuple[SegmentationNetwork
     """Rebuild the network of a checkpoint's content, with its weights, in evaluation mode."""
     config = build(content["config"])
     network = build_network(
-        config.model, content["in_channels"], config.num_outputs, content["spatial_dims"]
+        config.model,
+        content["in_channels"],
+        config.num_outputs,
+        content["spatial_dims"],
+        config.task.kind,
     )
     try:
         network.load_state_dict(content["model"])
@@ -117,16 +138,30 @@ def initialise_from(
             f"{path} was trained on {content['in_channels']} input channels, but this run has "
             f"{in_channels}; initialise from a checkpoint with the same channels"
         )
+    weights = _renamed(network, content["model"])
+    anew = ""
     if other.num_outputs != num_classes:
-        raise DataError(
-            f"{path} has {other.num_outputs} classes, but this run has {num_classes}; "
-            "initialise from a checkpoint with the same classes"
-        )
-    report = load_shared_weights(network, _renamed(network, content["model"]))
+        head = _head(network)
+        if not head:
+            raise DataError(
+                f"{path} has {other.num_outputs} classes, but this run has {num_classes}; "
+                "initialise from a checkpoint with the same classes"
+            )
+        weights = {name: value for name, value in weights.items() if name not in head}
+        anew = f"; {other.num_outputs} classes became {num_classes}, so its head starts anew"
+    report = load_shared_weights(network, weights)
     return (
         f"{len(report.loaded)} of {len(report.loaded) + len(report.missing)} tensors "
-        f"({_name(other.model)} -> this network)"
+        f"({_name(other.model)} -> this network{anew})"
     )
+
+
+def _head(network: SegmentationNetwork) -> set[str]:
+    """Names of the parameters that only its own classes have; empty where nobody says them."""
+    if not isinstance(network, SUNet | SUNetClassifier | PixelNet):
+        return set()
+    own = {id(parameter) for parameter in network.head_parameters()}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in own}
 
 
 def _voxresnet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -> VoxResNet:
@@ -228,6 +263,18 @@ def _pixelnet(config: ModelConfig, in_channels: int, num_classes: int, dims: int
         input_dropout=config.input_dropout,
         normalise_taps=config.normalise_taps,
         std=config.head_std,
+    )
+
+
+def _classifier(config: ModelConfig, in_channels: int, num_classes: int) -> SUNetClassifier:
+    """Build what answers once for a photograph; segmentations start from its trunk."""
+    return build_sunet_classifier(
+        in_channels,
+        num_classes,
+        variant=config.variant,
+        filters=config.filters or None,
+        widths=config.widths or None,
+        stacks=config.stacks or None,
     )
 
 

@@ -10,7 +10,7 @@ from voxseg.data.check import CheckReport, Fingerprint
 from voxseg.data.label_sets import label_values
 from voxseg.data.layouts import Dataset
 from voxseg.engine.config import Config, build, merge
-from voxseg.engine.task_settings import task_labels, with_task
+from voxseg.engine.task_settings import check_augmentation, task_labels, with_task
 from voxseg.errors import DataError, UsageError
 
 _SPACING_SPREAD = 1.1  # volumes whose voxels differ by more than a tenth are brought to one size
@@ -42,6 +42,7 @@ def complete(
     tables = merge(plan(fingerprint, settings, say), settings) if planned else dict(settings)
     tables = _with_plane(tables, dataset)
     config = build(tables)
+    check_augmentation(config)
     if config.task.kind != "segmentation":
         return build(merge(tables, {"labels": task_labels(config, dataset)}))
     found = fingerprint.label_values
@@ -136,7 +137,12 @@ def _plan_images(
     }
     if settings["task"]["kind"] != "segmentation":
         del plan["supervoxels"]
-        plan["model"]["design"] = "V0"
+        kind = settings["task"]["kind"]
+        plan["model"]["network"] = "sunet" if kind == "classification" else "enet"
+        if settings.get("model", {}).get("network", plan["model"]["network"]) == "enet":
+            plan["model"]["design"] = "V0"
+        if kind == "classification":
+            plan["augment"] = {"flip_axes": [1]}
         for name in ("loss", "class_weights", "select", "class_share"):
             del plan["train"][name]
     regions = f"about {_SUPERPIXELS} SLIC superpixels"

@@ -22,6 +22,7 @@ from voxseg.data.reading import read_channels, read_geometry, read_label
 from voxseg.data.volume import Volume
 from voxseg.documents import document, json_text
 from voxseg.engine.case_memory import CaseEstimate, Output
+from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
 from voxseg.engine.operations import Postprocessing, find_postprocessing
@@ -150,9 +151,12 @@ def predict(
             f"--save-overlays is for photographs, and {volume.images[0]} is a volume; --report "
             "draws volumes"
         )
-    targets = _targets(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels, kind = predictor.config.labels, predictor.config.task.kind
+    if kind == "classification":
+        _refuse_options(request, kind, volume)
+        return _classify(predictor, cases, request, notify)
+    targets = _targets(request, cases)
     operations = None
     if kind == "segmentation":
         operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
@@ -172,6 +176,39 @@ def predict(
     return outcomes
 
 
+def _classify(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    request: PredictRequest,
+    notify: Callable[[CaseOutcome, int, int], None],
+) -> list[CaseOutcome]:
+    """Name the class of every photograph, and write one table of them."""
+    table = request.output / request.part.file(TABLE)
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"{request.output} is a file; -o names a folder for {TABLE}")
+    if table.exists() and not request.overwrite:
+        raise UsageError(f"{table} exists; use --overwrite, or another -o")
+    outcomes, rows = [], []
+    for number, case in enumerate(cases, 1):
+        start = time.perf_counter()
+        try:
+            row = predictor.category(predictor.prepare(case), tta=request.tta)
+            named = f"{row.names[0]} {row.shares[0]:.2f}"
+            rows.append(row)
+            seconds = time.perf_counter() - start
+            outcome = CaseOutcome(case.case_id, str(table), seconds, "", named)
+        except VoxsegError as error:
+            seconds = time.perf_counter() - start
+            outcome = CaseOutcome(case.case_id, "", seconds, str(error))
+        outcomes.append(outcome)
+        notify(outcome, number, len(cases))
+    if rows:
+        write_categories(table, rows)
+    path = request.output / request.part.file("predict.json")
+    write_text(path, json_text(predict_document(outcomes)) + "\n")
+    return outcomes
+
+
 def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None) -> None:
     """Refuse what only a segmentation has.
 
@@ -180,17 +217,18 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
     """
     if volume is not None:
         raise UsageError(
-            f"{request.checkpoint} finds {kind} in photographs, and {volume.images[0]} is a volume"
+            f"{request.checkpoint} is for photographs ({kind}), and {volume.images[0]} is a volume"
         )
     options = {
         "--save-overlays": request.save_overlays,
         "--save-uncertainty": request.save_uncertainty,
         "--postprocess": isinstance(request.postprocess, Path),
+        "--skip-existing": request.skip_existing and kind == "classification",
         "--save-probabilities": request.save_probabilities and kind != "boundaries",
     }
     wrong = next((name for name, is_given in options.items() if is_given), None)
     if wrong is not None:
-        raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} finds {kind}")
+        raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} does {kind}")
 
 
 def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:

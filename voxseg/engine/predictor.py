@@ -12,13 +12,16 @@ from voxseg.data.prepare import Prepared, is_resampled, prepare_case, working_gr
 from voxseg.data.reading import read_geometry
 from voxseg.data.resample import Scores
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
+from voxseg.engine.category_files import Categories, categories_of
 from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.classify import class_shares
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
 from voxseg.engine.gather import Gathered, Wanted
 from voxseg.engine.inference import Ensemble, gather
 from voxseg.engine.network import SegmentationNetwork, image_channels, network_of
 from voxseg.errors import UsageError
+from voxseg.models import SUNetClassifier
 from voxseg.tasks.answers import answer_of
 
 _LOW_MEMORY_GB = 1.0
@@ -89,6 +92,14 @@ class Predictor:
         gathered, _ = gather(self._ensemble(tta), case, self._settings, Wanted())
         assert isinstance(gathered.probabilities, np.ndarray)
         return gathered.probabilities
+
+    def category(self, case: Prepared, *, tta: bool = False) -> Categories:
+        """Name the most probable classes of a whole photograph."""
+        networks = [one for one in self._networks if isinstance(one, SUNetClassifier)]
+        config = self.config
+        size = config.train.patch_voxels
+        shares = class_shares(networks, case, self.compute, size, flips=tta)
+        return categories_of(case.case_id, shares, config.labels.names)
 
     def estimate(self, case: Case, output: Output) -> CaseEstimate:
         """Tell from its headers how a case will be run and what that takes."""

@@ -53,6 +53,10 @@ def evaluation_source(
         images: Where the images lie, if ``truth`` is no data set with images.
         folder: Where to keep the manifest, so that a page can be made later; nowhere if None.
     """
+    if isinstance(evaluation, TaskEvaluation) and evaluation.task == "classification":
+        photographs = _labelled_images(truth)
+        files = {case: CaseFiles(photographs.get(case, ())) for case in evaluation.cases}
+        return _task_source(evaluation, files, prediction, truth, folder)
     pairs = {one.case_id: one for one in find_pairs(prediction, truth).pairs}
     sources = _labelled_images(truth) if images is None else _images(images)
     if len(pairs) == len(sources) == 1:  # two files may be called anything
@@ -61,24 +65,51 @@ def evaluation_source(
         case_id: CaseFiles(sources.get(case_id, ()), one.prediction, one.truth)
         for case_id, one in pairs.items()
     }
-    content = {
-        "kind": "evaluate",
-        "prediction": str(prediction.resolve()),
-        "truth": str(truth.resolve()),
-        "tolerance_mm": 0 if isinstance(evaluation, TaskEvaluation) else evaluation.tolerance_mm,
-        "files": _files_to_json(files),
-    }
-    manifest = _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
     if isinstance(evaluation, TaskEvaluation):
-        shown, found = shown_name(prediction), files_from_json(manifest)
-        return ReportSource(
-            "evaluate", shown, manifest, found, answers=evaluation, task=evaluation.task
-        )
+        return _task_source(evaluation, files, prediction, truth, folder)
+    tolerance = evaluation.tolerance_mm
+    manifest = _evaluate_manifest(files, prediction, truth, folder, tolerance)
     names = _all_names(evaluation)
     return ReportSource(
         "evaluate", shown_name(prediction), manifest, files_from_json(manifest),
         replace(evaluation, class_names=names),
     )  # fmt: skip
+
+
+def _task_source(
+    evaluation: TaskEvaluation,
+    files: Mapping[str, CaseFiles],
+    prediction: Path,
+    truth: Path,
+    folder: Path | None,
+) -> ReportSource:
+    """Gather what was scored of another task; there is no surface, so no tolerance."""
+    manifest = _evaluate_manifest(files, prediction, truth, folder, 0)
+    return ReportSource(
+        "evaluate",
+        shown_name(prediction),
+        manifest,
+        files_from_json(manifest),
+        answers=evaluation,
+        task=evaluation.task,
+    )
+
+
+def _evaluate_manifest(
+    files: Mapping[str, CaseFiles],
+    prediction: Path,
+    truth: Path,
+    folder: Path | None,
+    tolerance_mm: float,
+) -> dict[str, Any]:
+    content = {
+        "kind": "evaluate",
+        "prediction": str(prediction.resolve()),
+        "truth": str(truth.resolve()),
+        "tolerance_mm": tolerance_mm,
+        "files": _files_to_json(files),
+    }
+    return _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
 
 
 def check_images(images: Path | None, *, is_kept: bool) -> None:

@@ -1,8 +1,9 @@
-"""Keep shallow volumes out of a bfloat16 kernel of CPUs that is wrong for them.
+"""Keep small images out of a bfloat16 kernel of CPUs that is wrong for them.
 
-oneDNN's gradient of the weights of a 3D convolution reads memory that nobody wrote where the volume
-has fewer layers than the kernel (seen with torch 2.13 on AVX512-BF16: two layers under a kernel of
-three, three or four under five). It is NaN now and then, and different on every run.
+oneDNN's gradient of the weights of a convolution reads memory that nobody wrote where the image is
+smaller than the kernel (seen with torch 2.13 on AVX512-BF16: in 3D two layers under a kernel of
+three, three or four under five; in 2D one column under three at a stride of 2). It is NaN now and
+then, and different on every run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +12,19 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_CONVOLUTIONS: tuple[Callable[..., Any], ...] = (torch.conv3d, torch.conv_transpose3d)
+_CONVOLUTIONS: tuple[Callable[..., Any], ...] = (
+    torch.conv2d,
+    torch.conv_transpose2d,
+    torch.conv3d,
+    torch.conv_transpose3d,
+)
 
 
 class ShallowInFloat32(TorchFunctionMode):
-    """Within it, 3D convolutions with fewer layers than their kernel are done in float32.
+    """Within it, convolutions of images that are smaller than their kernel are done in float32.
 
-    Only where gradients are wanted; the volumes are small, so that it costs next to nothing.
+    Along any axis, and only where gradients are wanted; the images are small, so that it costs next
+    to nothing.
     """
 
     def __torch_function__(
@@ -32,7 +39,7 @@ class ShallowInFloat32(TorchFunctionMode):
         if func not in _CONVOLUTIONS or not torch.is_grad_enabled():
             return func(*args, **given)
         image, weight = args[:2]
-        if image.shape[2] >= weight.shape[2]:
+        if all(n >= k for n, k in zip(image.shape[2:], weight.shape[2:], strict=True)):
             return func(*args, **given)
         exact = [a.float() if isinstance(a, torch.Tensor) else a for a in args]
         with torch.autocast("cpu", enabled=False):

@@ -16,6 +16,7 @@ from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
 from voxseg.models import PixelNet, SplitMergeFCN
 from voxseg.tasks.boundaries import BoundaryLoss
+from voxseg.tasks.classification import ClassificationLoss
 from voxseg.tasks.class_weights import class_frequencies, class_weights
 from voxseg.tasks.normals import NormalsLoss
 from voxseg.tasks.pixels import draw_pixels, draw_valid
@@ -119,6 +120,8 @@ def _loss(config: Config, compute: Compute, weight: Tensor | None) -> Loss:
     """Return what the task minimises."""
     if config.task.kind == "normals":
         return NormalsLoss(compute.ranks.add)
+    if config.task.kind == "classification":
+        return ClassificationLoss(compute.ranks.add)
     if config.task.kind == "boundaries":
         return BoundaryLoss(compute.ranks.add, config.task.balance)
     num_classes = len(config.labels.values)

@@ -14,6 +14,7 @@ from voxseg.engine.report_sources import CaseFiles
 from voxseg.errors import DataError
 from voxseg.export.boundary_picture import draw_boundaries
 from voxseg.export.normal_picture import AngleCurve, draw_angles, draw_normals
+from voxseg.export.photo_picture import draw_photograph
 from voxseg.export.precision_recall import PrecisionRecallCurve, draw_precision_recall
 from voxseg.metrics.boundary_counts import find_boundary_errors
 from voxseg.metrics.normals import Angles, angle_map
@@ -92,6 +93,16 @@ def normals_picture(
     _check_sizes(sizes, files)
     angles = angle_map(normals["prediction"], normals["truth"]) if len(normals) == 2 else None
     return draw_normals(photograph, normals, angles), ""
+
+
+def photograph_picture(
+    files: CaseFiles, totals: Mapping[str, float] | None = None
+) -> tuple[bytes, str]:
+    """Draw a photograph alone."""
+    photograph = _photograph(files)
+    if photograph is None:
+        raise DataError("there is no photograph")
+    return draw_photograph(photograph, {}, {}, None), ""
 
 
 def _photograph(files: CaseFiles) -> np.ndarray | None:

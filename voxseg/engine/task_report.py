@@ -13,6 +13,7 @@ from voxseg.engine.task_pictures import (
     boundary_figure,
     boundary_picture,
     normals_picture,
+    photograph_picture,
 )
 from voxseg.engine.task_scores import CASE_SCORES, TOTALS, TaskEvaluation
 from voxseg.errors import VoxsegError
@@ -46,8 +47,9 @@ _PICTURES: dict[TaskKind, str] = {
     "annotators drew it. Large photographs are shrunk, their lines widened.",
     "normals": "Normals as colours of a ball that is lit from red, green and blue: x, y, z from -1 "
     "to 1 are 0 to 255. Large photographs are shrunk.",
-    "classification": "",
+    "classification": "Photographs whose class was not the first that was named.",
 }
+_MOST_TAKEN = 3  # other classes that are named for one
 
 
 def rank_cases(answers: TaskEvaluation) -> list[str]:
@@ -105,6 +107,21 @@ def cases_section(
     return ReportSection("Each photograph", tables=[ReportTable("", columns, rows)])
 
 
+def confusion_section(answers: TaskEvaluation) -> ReportSection:
+    """Each class: how many were told, and what the others were taken for."""
+    rows = []
+    for name, named in answers.detail.get("confusion", {}).items():
+        total = sum(named.values())
+        others = sorted(named.items(), key=lambda item: (-item[1], item[0]))
+        taken = [f"{other} ({count})" for other, count in others if other != name]
+        share = _number(named.get(name, 0) / total, 3)
+        rows.append([name, str(total), share, ", ".join(taken[:_MOST_TAKEN]) or "-"])
+    rows.sort(key=lambda row: row[2])
+    columns = ("class", "photographs", "told", "taken for")
+    note = f"Classes with the smallest share first; at most {_MOST_TAKEN} others are named."
+    return ReportSection("Each class", tables=[ReportTable("", columns, rows, note)])
+
+
 def answer_warnings(answers: TaskEvaluation) -> list[str]:
     """Say what could not be scored."""
     return [
@@ -124,15 +141,13 @@ def answered_cases(
     ranked: Sequence[str] = (),
 ) -> Iterator[ReportCase]:
     """Draw cases, one at a time."""
-    draw = boundary_picture if task == "boundaries" else normals_picture
-    name, score = next(iter(CASE_SCORES[task].items()))
+    draws = {"boundaries": boundary_picture, "normals": normals_picture}
+    draw = draws.get(task, photograph_picture)
 
     def one(case: str) -> ReportCase:
         headline = ""
         if answers is not None:
-            value = _number(answers.cases[case][name], score.digits)
-            place = ranked.index(case) + 1
-            headline = f"{score.title}: {value}, number {place} of {len(ranked)} from the worst"
+            headline = _headline(answers, case, ranked)
         try:
             png, caption = draw(files[case], answers.totals if answers else None)
         except VoxsegError as error:
@@ -149,6 +164,17 @@ def answered_cases(
     return map(one, drawn)
 
 
+def _headline(answers: TaskEvaluation, case: str, ranked: Sequence[str]) -> str:
+    if answers.task == "classification":
+        truth, *named = answers.detail["wrong"][case]
+        return f"{truth}, taken for {named[0]}; then {', '.join(named[1:]) or 'nothing'}"
+    name, score = next(iter(CASE_SCORES[answers.task].items()))
+    value = _number(answers.cases[case][name], score.digits)
+    return (
+        f"{score.title}: {value}, number {ranked.index(case) + 1} of {len(ranked)} from the worst"
+    )
+
+
 def title_of(source: ReportSource, task: TaskKind) -> str:
     """What the page is called."""
     return f"{WORDS[task]}, {facts.TITLES[source.kind].lower()}: {source.place}"
@@ -160,6 +186,9 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
     if answers is not None:
         ranked = rank_cases(answers)
         drawn = choose(ranked, pictures)
+        if task == "classification":  # worst means no more than wrong
+            wrong = list(answers.detail.get("wrong", {}))
+            drawn = tuple(wrong[: MOST_PREDICTED if pictures is None else pictures])
     else:
         failed = {str(row["case_id"]) for row in source.outcomes if row.get("error")}
         ranked = [case for case in source.files if case not in failed]
@@ -175,7 +204,10 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
     sections = []
     if answers is not None:
         sections.append(totals_section(answers))
-        sections.append(cases_section(answers, ranked, anchors))
+        if task == "classification":
+            sections.append(confusion_section(answers))
+        else:
+            sections.append(cases_section(answers, ranked, anchors))
     return Report(
         title=title_of(source, task),
         subtitle=facts.subtitle(source),
@@ -185,7 +217,9 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         warnings=warnings,
         sections=sections,
         cases=answered_cases(task, files, drawn, anchors, answers, ranked),
-        cases_note=_drawn_note(len(drawn), len(ranked), is_scored=answers is not None),
+        cases_note=_drawn_note(len(drawn), len(ranked), is_scored=answers is not None)
+        if task != "classification"
+        else f"{len(drawn)} of {len(ranked)} photographs.",
         pictures_note=_PICTURES[task],
         error_colours=BOUNDARY_ERRORS,
         closing=(*source.sections, ReportSection("Files", tables=(files_table(files),))),

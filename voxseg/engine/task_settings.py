@@ -1,10 +1,12 @@
 """What a configuration says of its task, and what it leaves to the data set."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from voxseg.data.cases import Dataset, TaskKind
 from voxseg.data.grid import IGNORED
+from voxseg.data.transforms import AugmentSettings
 from voxseg.engine.config import Config, LabelConfig, TrainConfig, build, merge
 from voxseg.errors import UsageError
 
@@ -16,6 +18,7 @@ _ABOUT: dict[TaskKind, str] = {
     "normals": "surface normals",
     "classification": "classes of whole photographs",
 }
+_OF_CROPS, _OF_BOTH = ("crop_area", "jitter", "lighting"), ("flip_axes",)
 _OF_SEGMENTATION = ("loss", "class_weights", "select")
 
 
@@ -32,6 +35,23 @@ def with_task(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
             f"{_ABOUT[dataset.task]}; choose another recipe, or set task.kind={dataset.task}"
         )
     return merge(settings, {"task": {"kind": wanted}})
+
+
+def check_augmentation(config: Config) -> None:
+    """Refuse settings of patches for whole photographs, and the other way round.
+
+    Raises:
+        UsageError: the first of them.
+    """
+    is_whole = config.task.kind == "classification"
+    fresh = AugmentSettings()
+    for field in dataclasses.fields(fresh):
+        is_given = getattr(config.augment, field.name) != getattr(fresh, field.name)
+        if is_given and field.name not in _OF_BOTH and (field.name in _OF_CROPS) != is_whole:
+            other = "classification" if field.name in _OF_CROPS else "other tasks than that"
+            raise UsageError(
+                f"augment.{field.name} is about {other}, and the task is {config.task.kind}"
+            )
 
 
 def task_labels(config: Config, dataset: Dataset) -> dict[str, Any]:
@@ -52,6 +72,11 @@ def task_labels(config: Config, dataset: Dataset) -> dict[str, Any]:
         return {"values": [0, 1], "names": list(BOUNDARY_NAMES), "ignore": [IGNORED]}
     if kind == "normals":
         return {}
+    if config.model.network != "sunet":
+        raise UsageError(
+            f"model.network {config.model.network} does not classify whole photographs; choose "
+            "sunet"
+        )
     names = sorted({case.category for case in dataset.cases if case.category})
     given = list(config.labels.names)
     if given and not set(names) <= set(given):

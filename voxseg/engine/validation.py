@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from voxseg.data.prepare import IGNORED, Prepared
+from voxseg.engine.classify import class_shares
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute
 from voxseg.engine.inference import predict_probabilities
 from voxseg.engine.network import SegmentationNetwork
+from voxseg.models import SUNetClassifier
 from voxseg.tasks.answers import answer_of
 from voxseg.tasks.segmentation import DiceCounts, count_dice
 
@@ -60,6 +62,8 @@ def validate(
         return _boundaries(network, cases, compute, config)
     if kind == "normals":
         return _normals(network, cases, compute, config)
+    if kind == "classification":
+        return _categories(network, cases, compute, config)
     counts = count_overlap(network, cases, compute, config)
     facts = {
         "dice": counts.foreground_mean,
@@ -133,6 +137,20 @@ def _normals(
     degrees, count = compute.ranks.add(total).tolist()
     mean = degrees / count if count else math.nan
     return Validation(score_name(config), mean, is_better_higher=False)
+
+
+def _categories(
+    network: SegmentationNetwork, cases: Sequence[Prepared], compute: Compute, config: Config
+) -> Validation:
+    """Share of the photographs whose class is the most probable one."""
+    assert isinstance(network, SUNetClassifier)
+    ranks = compute.ranks
+    right = torch.zeros(1, dtype=torch.int64)
+    size = config.train.patch_voxels
+    for case in cases[ranks.rank :: ranks.size]:
+        shares = class_shares([network], case, compute, size)
+        right += int(shares.argmax()) == case.category
+    return Validation(score_name(config), int(ranks.add(right)) / len(cases))
 
 
 def _answers(

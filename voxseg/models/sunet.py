@@ -39,10 +39,12 @@ class SUNetClassifier(nn.Module):
     Attributes:
         receptive_field: pixels along each axis that a cell sees, before the mean over all.
         output_stride: pixels from one of the averaged cells to the next, along each axis.
+        reach: None: the answer is about the whole image.
         needs_superpixels: False.
     """
 
     needs_superpixels = False
+    reach: tuple[int, ...] | None = None
 
     def __init__(self, trunk: StackedUNets, num_classes: int) -> None:
         super().__init__()
