@@ -173,3 +173,25 @@ def test_a_broken_prediction_is_told_and_the_others_are_scored(voxseg, boundarie
     assert "5 x 5 pixels" in scored.json["failures"]["p1"]
     assert scored.json["without_prediction"] == ["p2"]
     assert len(scored.json["cases"]) == 4
+
+
+@pytest.mark.parametrize("task", ["boundaries", "normals"])
+def test_pages(voxseg, sets, tmp_path, task):
+    data, run, out = sets[task], tmp_path / "run", tmp_path / "out"
+    assert voxseg("train", data, "-o", run, *TINY).code == 0
+    assert voxseg("predict", run, data, "-o", out, "--report", tmp_path / "p.html").code == 0
+    (out / "p3.png").write_bytes(b"not a picture")
+    words = ("evaluate", out, data, "-o", tmp_path / "scores", "--report", tmp_path / "s.html")
+    scored = voxseg(*words)
+    assert scored.code == (4 if task == "boundaries" else 0), scored.err
+    later = voxseg("report", tmp_path / "scores", "-o", tmp_path / "later.html")
+    assert later.code == 0, later.err
+    predicted, now, then = (
+        (tmp_path / name).read_text() for name in ("p.html", "s.html", "later.html")
+    )
+    title = "Surface normals" if task == "normals" else "Boundaries"
+    assert all(f"{title}, " in page for page in (predicted, now, then))
+    assert predicted.count("<figure") >= 6
+    # A figure of the set, and each case that could be scored.
+    assert now.count("<figure") == then.count("<figure") == (6 if task == "boundaries" else 7)
+    assert ("p3 failed" in now) == (task == "boundaries")

@@ -78,6 +78,7 @@ def test_settings_of_another_network_are_refused():
         build({"model": {"depth": 50}})
     with pytest.raises(UsageError, match=r"model.context must be one of .*, got 'vortx'; did you"):
         build({"model": {"network": "deeplab", "context": "vortx"}})
+    assert build({"model": {"network": "sunet", "output_stride": 2}}).model.output_stride == 2
 
 
 def test_a_trunk_has_settings_of_its_own():

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from voxseg.metrics.boundaries import case_scores, scores
+from voxseg.metrics.boundaries import (
+    case_scores,
+    evaluate_annotators,
+    find_boundary_errors,
+    scores,
+)
 from voxseg.metrics.boundary_counts import BoundaryCounts, evaluate_boundaries
 from voxseg.metrics.suppression import suppress_non_maxima
 
@@ -197,3 +202,35 @@ def test_the_whole_way_from_a_soft_map(person):
     soft = gaussian_filter(person.astype(float), 1.5)
     ridges = suppress_non_maxima(soft / soft.max())
     assert scores(evaluate_boundaries(ridges, person[None])).ods > 0.97
+
+
+def test_people_who_agree_and_one_who_does_not(person):
+    """Two draw the same, the third nothing of it."""
+    other = np.zeros(SHAPE, np.uint8)
+    other[10, 20:180] = 1
+    counts = evaluate_annotators(np.stack([person, person, other]))
+    size, extra = int(person.sum()), 160
+    assert counts.thresholds.tolist() == [0.5]
+    assert counts.found.tolist() == [2 * size]
+    assert counts.true.tolist() == [2 * (size + extra) + 2 * size]
+    assert counts.right.tolist() == [2 * size]
+    assert counts.predicted.tolist() == [2 * size + extra]
+    with pytest.raises(ValueError, match="at least 2 annotators"):
+        evaluate_annotators(person[None])
+
+
+def test_errors_are_where_they_are(person):
+    strength = person * 0.8
+    strength[120] = 0  # the long line is missed
+    strength[10, 20:60] = 0.6  # imagined
+    strength[5, 20:60] = 0.1  # too weak to count
+    one = np.zeros(SHAPE)
+    one[120, 20:180] = 1
+    found = find_boundary_errors(strength, np.stack([person, one]), 0.5)
+    np.testing.assert_array_equal(found.right, strength == 0.8)
+    np.testing.assert_array_equal(found.wrong, strength == 0.6)
+    expected = np.zeros(SHAPE)
+    expected[120, 20:180] = 1  # by both
+    np.testing.assert_array_equal(found.missed, expected)
+    alone = find_boundary_errors(np.zeros(SHAPE), np.stack([person, one]), 0.5)
+    assert np.unique(alone.missed).tolist() == [0, 0.5, 1]

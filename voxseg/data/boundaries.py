@@ -15,7 +15,6 @@ Departure: HED trains pixels that fewer people marked as no boundary; here they 
 PixelNet does not say.
 """
 
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,9 +22,9 @@ from typing import Literal
 import numpy as np
 import scipy.io
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
 from voxseg.data.grid import IGNORED
+from voxseg.data.image_masks import DAMAGED_MATLAB
 from voxseg.data.images import opened_picture, picture_volume
 from voxseg.data.names import is_image_file
 from voxseg.data.volume import Volume
@@ -36,12 +35,6 @@ CONSENSUS = 3
 
 Disputed = Literal["ignored", "negative"]
 """What a pixel is that some annotators marked, but too few."""
-
-# What SciPy raises at MATLAB files that are damaged, of a newer form, or hold something else.
-_DAMAGED = (
-    MatReadError, zlib.error, KeyError, ValueError, TypeError, IndexError, OSError,
-    NotImplementedError,
-)  # fmt: skip
 
 
 def is_matlab_file(path: Path) -> bool:
@@ -138,7 +131,7 @@ def _annotators(path: Path) -> np.ndarray:
         maps = [np.asarray(cell["Boundaries"][0, 0]) for cell in np.ravel(truth)]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
-    except _DAMAGED as error:
+    except DAMAGED_MATLAB as error:
         raise DataError(
             f"{path} is damaged or no ground truth of BSDS500: its groundTruth has no Boundaries "
             f"({' '.join(str(error).split())}); download it again"

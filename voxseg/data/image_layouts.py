@@ -36,7 +36,7 @@ from voxseg.errors import DataError
 IMAGE_FOLDERS = (
     "images", "image", "imgs", "img", "imagestr", "jpegimages", "photos", "pictures", "frames",
 )  # fmt: skip
-_LABEL_FOLDERS = (
+LABEL_FOLDERS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "annot", "segmentations",
     "segmentation", "segmentationclass", "groundtruth", "ground_truth", "gt", "labelstr",
 )  # fmt: skip
@@ -87,7 +87,7 @@ def find_photographs(root: Path, labels: Path | None, *, need_labels: bool) -> D
 
 def _places(root: Path) -> tuple[str, list[_Place]]:
     """Tell how images and masks are kept apart below ``root``."""
-    images, labels = folder_called(root, IMAGE_FOLDERS), folder_called(root, _LABEL_FOLDERS)
+    images, labels = folder_called(root, IMAGE_FOLDERS), folder_called(root, LABEL_FOLDERS)
     waiting = [
         _Place(folder, None, folder.name)
         for folder in subfolders(root)
@@ -101,7 +101,7 @@ def _places(root: Path) -> tuple[str, list[_Place]]:
             continue
         beside = [folder.with_name(folder.name + ending) for ending in _BESIDE]
         apart = next((place for place in beside if place.is_dir()), None)
-        inside = folder_called(folder, IMAGE_FOLDERS), folder_called(folder, _LABEL_FOLDERS)
+        inside = folder_called(folder, IMAGE_FOLDERS), folder_called(folder, LABEL_FOLDERS)
         if apart is not None:
             places.append(_Place(folder, apart, folder.name))
         elif inside[0] is not None:

@@ -3,9 +3,9 @@
 Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
 Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
 and JSON lists, and for prediction any folder of images or a single file; photographs as
-``image_layouts.py`` says, with surface normals as ``normal_layouts.py`` does and with boundaries as
-``boundary_layouts.py``. What could be
-read in two ways is an error that says what was found.
+``image_layouts.py`` says, with surface normals as ``normal_layouts.py`` does, with boundaries as
+``boundary_layouts.py`` and sorted by class as ``class_folders.py``. What could be read in two ways
+is an error that says what was found.
 Hidden files (macOS writes ``._x``) do not count.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from voxseg.data.boundary_layouts import find_boundary_maps
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset, TaskKind
+from voxseg.data.class_folders import find_class_folders
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
 from voxseg.data.image_classes import with_classes
 from voxseg.data.image_layouts import find_photographs
@@ -94,7 +95,9 @@ def _of_one_kind(root: Path, labels: Path | None, need_labels: bool) -> Dataset:
     files = [root] if root.is_file() else [path for path in files_below(root) if is_case_file(path)]
     pictures = sum(is_image_file(path) for path in files)
     if pictures == len(files) > 0 and not root.is_file():
-        return find_photographs(root, labels, need_labels=need_labels)
+        # Without need, a class is nothing that a picture has beside it.
+        sorted_ones = find_class_folders(root) if need_labels and labels is None else None
+        return sorted_ones or find_photographs(root, labels, need_labels=need_labels)
     try:
         return _volume_cases(root, labels, need_labels)
     except DataError as error:

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from voxseg.errors import DataError
 
@@ -48,6 +50,29 @@ def normalise(
             np.divide(channel, np.float32(255), out=channel)
         else:
             _normalise(channel, mask, how == "zscore", clip_percentiles, path)
+
+
+def colours_of(image: Tensor, how: Normalisation) -> Tensor:
+    """Return the colours (3, *S), 0 to 1, of what was normalised by "imagenet" or "unit"."""
+    if how == "unit":
+        return image
+    mean, deviation = _constants(image)
+    return image * deviation + mean
+
+
+def of_colours(colours: Tensor, how: Normalisation) -> Tensor:
+    """Undo ``colours_of``."""
+    if how == "unit":
+        return colours
+    mean, deviation = _constants(colours)
+    return (colours - mean) / deviation
+
+
+def _constants(image: Tensor) -> tuple[Tensor, Tensor]:
+    """ImageNet's mean and deviation for (3, *S)."""
+    shape = (3, *[1] * (image.ndim - 1))
+    mean, deviation = (torch.tensor(one, dtype=image.dtype) for one in (_MEAN, _DEVIATION))
+    return mean.view(shape), deviation.view(shape)
 
 
 def _normalise(

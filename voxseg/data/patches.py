@@ -92,7 +92,7 @@ class PatchSampler:
         torch makes them: vectorised functions round differently where threads meet, so that patches
         would depend on the machine.
         """
-        with _one_thread():
+        with one_thread():
             return self._batch(step, size)
 
     def names(self, step: int, size: int) -> str:
@@ -215,7 +215,8 @@ class PatchSampler:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, so that its results do not depend on the machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

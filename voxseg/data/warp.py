@@ -45,6 +45,15 @@ def resize(sample: Sample, size: tuple[int, ...]) -> Sample:
     return out
 
 
+def resized(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Resize (C, P, Q) bilinearly, smoothed first where it shrinks."""
+    if tuple(image.shape[1:]) == tuple(size):
+        return image
+    return functional.interpolate(
+        image[None], list(size), mode="bilinear", align_corners=False, antialias=True
+    )[0]
+
+
 def turn(
     sample: Sample, size: tuple[int, ...], matrix: np.ndarray, outside: Mapping[str, float]
 ) -> Sample:

@@ -20,15 +20,14 @@ from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
+from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
+from voxseg.engine.report_choice import WORST as WORST
+from voxseg.engine.report_choice import choose as choose
+from voxseg.engine.report_choice import file_warnings
 from voxseg.engine.report_sources import CaseFiles, ReportSource
+from voxseg.engine.task_report import task_page
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.report import Report, ReportCase, ReportSection, write_report
-
-WORST = 6
-"""Cases that are drawn beside the median and the best one."""
-MOST_PREDICTED = 12
-"""Predictions that are drawn; there is no worst among them."""
-_FEW = WORST + 4  # up to here, all are drawn
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ def write_page(
         VoxsegError: The page cannot be written. A file of a case that is missing or broken is a
             warning on the page.
     """
-    if source.evaluation is not None:
+    if source.task != "segmentation":
+        report, drawn = task_page(source, pictures)
+    elif source.evaluation is not None:
         report, drawn = _score_report(source, source.evaluation, pictures)
     elif any(one.is_image for one in source.files.values()):
         report, drawn = _photograph_report(source, pictures)
@@ -84,17 +85,6 @@ def write_page(
         report, drawn = _prediction_report(source, pictures)
     write_report(path, report)
     return Page(path, len(source.files), drawn, tuple(report.warnings))
-
-
-def choose(ranked: Sequence[str], pictures: int | None) -> tuple[str, ...]:
-    """Choose which of the cases, worst first, are drawn; in that order."""
-    if pictures == 0:
-        return ()
-    worst = WORST if pictures is None else pictures
-    if len(ranked) <= (_FEW if pictures is None else worst + 2):
-        return tuple(ranked)
-    places = {*range(worst), len(ranked) // 2, len(ranked) - 1}
-    return tuple(ranked[place] for place in sorted(places))
 
 
 def rank(evaluation: Evaluation) -> list[str]:
@@ -117,7 +107,7 @@ def _score_report(
     warnings = [
         *remarks.score_warnings(evaluation, headers.voxel_ml),
         *source.notes,
-        *_file_warnings(files, drawn, with_truth=True),
+        *file_warnings(files, drawn, with_truth=True),
         *headers.warnings,
     ]
     sections = [tables.summary_section(evaluation)]
@@ -214,7 +204,7 @@ def _prediction_report(
         *(f"{case} has {text}: look at its picture" for case, text in odd.items()),
         *facts.absent_classes(done),
         *source.notes,
-        *_file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
+        *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,
     ]
     boxes = tables.volume_boxes(volumes)
@@ -259,7 +249,7 @@ def _photograph_report(
             if row.get("error")
         ),
         *source.notes,
-        *_file_warnings(files, drawn, with_truth=False),
+        *file_warnings(files, drawn, with_truth=False),
     ]
     return Report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
@@ -297,15 +287,6 @@ def _predicted_cases(
         )
 
     return map(one, drawn)
-
-
-def _file_warnings(
-    files: Mapping[str, CaseFiles], drawn: Sequence[str], *, with_truth: bool
-) -> list[str]:
-    """Say what is missing or has changed of the cases that are drawn."""
-    chosen = {case: files[case] for case in drawn}
-    changed = [text for case, one in chosen.items() for text in remarks.changed_files(case, one)]
-    return remarks.missing_files(chosen, with_truth=with_truth) + changed
 
 
 def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, Any], str]:

@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from voxseg.engine.ranks import ALONE, Ranks
+from voxseg.engine.shallow import ShallowInFloat32
 from voxseg.errors import UsageError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -39,10 +41,11 @@ class Compute:
 
     @contextlib.contextmanager
     def autocast(self) -> Iterator[None]:
-        """Run in ``precision``."""
+        """Run in ``precision``; on a CPU without what is wrong there, see ``shallow``."""
         enabled = self.precision is not torch.float32
         kind = self.precision if enabled else None
-        with torch.autocast(self.device.type, dtype=kind, enabled=enabled):
+        guard = ShallowInFloat32() if enabled and self.device.type == "cpu" else nullcontext()
+        with torch.autocast(self.device.type, dtype=kind, enabled=enabled), guard:
             yield
 
     def place(self, model: nn.Module) -> None:

@@ -71,7 +71,9 @@ def evaluation_source(
     manifest = _written(schemas.EVALUATE_MANIFEST, content, folder and folder / EVALUATE_MANIFEST)
     if isinstance(evaluation, TaskEvaluation):
         shown, found = shown_name(prediction), files_from_json(manifest)
-        return ReportSource("evaluate", shown, manifest, found, answers=evaluation)
+        return ReportSource(
+            "evaluate", shown, manifest, found, answers=evaluation, task=evaluation.task
+        )
     names = _all_names(evaluation)
     return ReportSource(
         "evaluate", shown_name(prediction), manifest, files_from_json(manifest),
@@ -121,6 +123,7 @@ def prediction_source(
     content = {
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
+        "task": _task(checkpoint),
         "networks": _networks(checkpoint),
         "device": describe_device(choose_device(device)),
         "options": dict(options),
@@ -133,6 +136,7 @@ def prediction_source(
         shown_name(output),
         manifest,
         files_from_json(manifest),
+        task=manifest["task"],
         outcomes=tuple(json.loads(json_text(rows))),
         label_names=label_names(folder or output.parent),
     )
@@ -164,6 +168,14 @@ def _networks(checkpoint: Path) -> list[dict[str, Any]]:
         facts = {key: own[key] for key in kept if key in own}
         found.append({"path": str(path.resolve()), "sha256": _hash(path), **facts})
     return found
+
+
+def _task(checkpoint: Path) -> str:
+    """What the networks were trained for."""
+    from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints  # torch
+
+    config = load_checkpoint(member_checkpoints(checkpoint)[0])["config"]
+    return str(config.get("task", {}).get("kind", "segmentation"))
 
 
 def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:

@@ -53,12 +53,13 @@ def subtitle(source: ReportSource) -> str:
             f"{manifest.get('data_folder', 'an unknown place')}. Each case was predicted by a "
             "network that had not seen it."
         )
+    what = "Masks" if source.task == "segmentation" else "Predictions"
     if source.kind == "evaluate":
         return (
-            f"Masks of {manifest.get('prediction', source.place)} against those of "
+            f"{what} of {manifest.get('prediction', source.place)} against those of "
             f"{manifest.get('truth', 'an unknown place')}."
         )
-    return f"Masks by {manifest.get('checkpoint', 'an unknown checkpoint')}. No truth was given."
+    return f"{what} by {manifest.get('checkpoint', 'an unknown checkpoint')}. No truth was given."
 
 
 def run_facts(source: ReportSource) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from voxseg import schemas
 from voxseg.data.case_lists import parse_json
-from voxseg.data.cases import Case
+from voxseg.data.cases import Case, TaskKind
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import is_image_file
 from voxseg.data.splits import read_split
@@ -83,6 +83,7 @@ class ReportSource:
     """None for predictions, and of other tasks than segmentation."""
     answers: TaskEvaluation | None = None
     """Scores of another task."""
+    task: TaskKind = "segmentation"
     outcomes: tuple[Mapping[str, Any], ...] = ()
     """Of predictions, as in ``predict.json``."""
     folds: tuple[FoldFacts, ...] = ()
@@ -215,7 +216,8 @@ def _read_predictions(run: Path) -> ReportSource:
         files[str(row["case_id"])] = replace(known, prediction=mask or known.prediction)
     notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
     return ReportSource(
-        "predict", shown_name(run), manifest, files, outcomes=tuple(rows),
+        "predict", shown_name(run), manifest, files,
+        task=manifest.get("task", "segmentation"), outcomes=tuple(rows),
         label_names=label_names(run), notes=notes,
     )  # fmt: skip
 
@@ -228,7 +230,9 @@ def _predictions(run: Path) -> list[Path]:
 
 def _either(found: Evaluation | TaskEvaluation) -> dict[str, Any]:
     """Say where scores belong in a ``ReportSource``."""
-    return {"answers" if isinstance(found, TaskEvaluation) else "evaluation": found}
+    if isinstance(found, TaskEvaluation):
+        return {"answers": found, "task": found.task}
+    return {"evaluation": found}
 
 
 def _read_scores(file: Path) -> Evaluation | TaskEvaluation:

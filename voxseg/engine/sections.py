@@ -20,7 +20,6 @@ from voxseg.models import (
     FinestStride,
     Fusion,
     Norm,
-    OutputStride,
     Reduce,
     SUNetStride,
     Variant,
@@ -119,7 +118,7 @@ class ModelConfig:
     """FCN32s or FCN8s."""
     context: Context = "vortex"
     """DeepLab's: "aspp", "aspp+", "module-a5", "module-a9", "module-a13" or "vortex"."""
-    output_stride: OutputStride | SUNetStride = 8
+    output_stride: SUNetStride = 8
     """DeepLab's: 8 or 16; SUNet's: 32, 16, 8, 4 or 2."""
     multi_grid: tuple[int, ...] = (1, 2, 4)
     """Factors on the dilations of DeepLab's last stage, one a block (ResNet-18 has two)."""

@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.data.superpixels import compact
+from voxseg.data.warp import resized
 from voxseg.engine.config import PredictConfig
 from voxseg.engine.device import Compute
 from voxseg.engine.gather import Gathered
@@ -114,13 +113,6 @@ def slice_of(case: Prepared, number: int, look: SliceView) -> Prepared:
     if superpixels is not None:
         superpixels, _ = compact(superpixels)
     return replace(case, image=image, label=None, superpixels=superpixels, mask_box=())
-
-
-def resized(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (C, P, Q) bilinearly, smoothed first where it shrinks."""
-    return functional.interpolate(
-        image[None], list(size), mode="bilinear", align_corners=False, antialias=True
-    )[0]
 
 
 class _Slice:

@@ -94,10 +94,15 @@ def _errors(base: NDArray[np.uint8], errors: NDArray[np.uint8]) -> NDArray[np.ui
     return drawn
 
 
+def panel_width(count: int) -> int:
+    """Return how many pixels wide each of several panels is at most."""
+    columns = min(2, count)
+    return (PAGE_WIDTH - (columns - 1) * _GAP) // columns
+
+
 def photo_sheet(panels: Mapping[str, NDArray[np.uint8]], size: tuple[int, ...]) -> Image.Image:
     """Put panels (H, W, 3) of one size in two columns, each with its name in a corner."""
-    columns = min(2, len(panels))
-    width = (PAGE_WIDTH - (columns - 1) * _GAP) // columns
+    columns, width = min(2, len(panels)), panel_width(len(panels))
     height = max(1, round(width * size[0] / size[1]))
     if height > PAGE_WIDTH:  # a tower
         width, height = max(1, round(PAGE_WIDTH * size[1] / size[0])), PAGE_WIDTH

@@ -62,6 +62,10 @@ class Report:
     """Drawn one after the other, so a generator holds one case at a time."""
     cases_note: str = ""
     """Which cases are drawn, where not all are."""
+    pictures_note: str = ""
+    """What the pictures show; "" for masks over volumes or photographs."""
+    error_colours: Mapping[str, Colour] = field(default_factory=dict)
+    """Legend of errors; empty for those of masks."""
     closing: Sequence[ReportSection] = ()
     """After the pictures."""
     folded: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +91,7 @@ def write_report(path: Path, report: Report) -> Path:
         if report.is_images
         else {ERROR_NAMES[kind]: colour for kind, colour in ERROR_COLOURS.items()}
     )
+    errors = dict(report.error_colours) or errors
     # Unlike a loop's variable, map keeps no case while the next one is made.
     cases = list(map(partial(_drawn, colours=colours), report.cases))
     rows = {row for case in cases for row in case["rows"]}

@@ -17,18 +17,24 @@ import numpy as np
 
 from voxseg.metrics.boundary_counts import (
     BoundaryCounts,
+    BoundaryErrors,
     Floats,
+    evaluate_annotators,
     evaluate_boundaries,
     f_measure,
+    find_boundary_errors,
     share,
 )
 
 __all__ = [
     "BoundaryCaseScores",
     "BoundaryCounts",
+    "BoundaryErrors",
     "BoundaryScores",
     "case_scores",
+    "evaluate_annotators",
     "evaluate_boundaries",
+    "find_boundary_errors",
     "scores",
 ]
 

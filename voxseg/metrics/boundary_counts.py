@@ -7,6 +7,8 @@ annotator in turn (``boundary_matching.py``). Recall counts true pixels of all a
 predicted pixel is right for precision if it is matched with any annotator's.
 """
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from voxseg.metrics.boundary_matching import (
     TOLERANCE,
     Neighbourhood,
     Places,
+    match_boundaries,
     match_places,
     places_of,
 )
@@ -145,6 +148,68 @@ def evaluate_boundaries(
     found, true, right, predicted = table
     best = np.argmax(f_measure(share(found, true), share(right, predicted)))
     return BoundaryCounts(thresholds, found, true, right, predicted, table[:, best].copy())
+
+
+def evaluate_annotators(annotators: NDArray[Any], tolerance: float = TOLERANCE) -> BoundaryCounts:
+    """Count matches of each annotator's map with those of the others: how far people agree.
+
+    Args:
+        annotators: (A, H, W), nonzero on a boundary; A at least 2.
+        tolerance: Share of the diagonal within which pixels match.
+
+    Returns:
+        Counts at one threshold, with every annotator a case.
+
+    Raises:
+        ValueError: There is but one annotator.
+    """
+    if len(annotators) < 2:
+        raise ValueError(f"at least 2 annotators are needed, got {len(annotators)}")
+    maps = annotators != 0
+    parts = [
+        evaluate_boundaries(one.astype(np.float64), np.delete(maps, place, 0), tolerance, 1)
+        for place, one in enumerate(maps)
+    ]
+    return functools.reduce(operator.add, parts)
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryErrors:
+    """Where boundaries were found, imagined and missed, at one threshold."""
+
+    right: NDArray[np.bool_]
+    """(H, W) predicted pixels that are matched with any annotator's."""
+    wrong: NDArray[np.bool_]
+    """(H, W) the other predicted pixels."""
+    missed: Floats
+    """(H, W) share of the annotators who drew a boundary there that is not matched."""
+
+
+def find_boundary_errors(
+    prediction: NDArray[np.floating[Any]],
+    annotators: NDArray[Any],
+    threshold: float,
+    tolerance: float = TOLERANCE,
+) -> BoundaryErrors:
+    """Match one case's boundary map at one threshold, to be drawn.
+
+    Args:
+        prediction: As for ``evaluate_boundaries``, and thinned alike.
+        annotators: (A, H, W), nonzero on a boundary.
+        threshold: From which strength on a pixel is a boundary.
+        tolerance: Share of the diagonal within which pixels match.
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    mask = thin_mask(prediction >= threshold)
+    right, missed = np.zeros(mask.shape, np.bool_), np.zeros(mask.shape, np.int64)
+    for truth in annotators:
+        hit, found = match_boundaries(mask, truth, tolerance)
+        right |= hit
+        missed += (truth != 0) & ~found
+    share_missed = np.asarray(missed / max(1, len(annotators)), np.float64)
+    return BoundaryErrors(right, mask & ~right, share_missed)
 
 
 def _count_matches(
