@@ -35,6 +35,7 @@ class Part(StrEnum):
     superpixels = "superpixels"
     split_merge = "split-merge"
     vortex = "vortex"
+    hypercolumns = "hypercolumns"
 
 
 MemoryOption = Annotated[
@@ -126,7 +127,9 @@ def images(
     """Networks for images: time and peak memory against what they are made from.
 
     ENet with and without superpixels; split-merge pooling depth first, and the dilated network that
-    it equals (an hour on a CPU; half the size where memory is short); vortex pooling and ASPP.
+    it equals (an hour on a CPU; half the size where memory is short); vortex pooling and ASPP;
+    training steps on hypercolumns of some pixels and of all (half as many images where memory is
+    short).
     """
     from dataclasses import replace
 

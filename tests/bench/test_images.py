@@ -51,6 +51,8 @@ def test_every_method_stands_against_its_peer(result, validate):
         ("Module B, plain average pooling", "ASPP"),
         ("DeepLabv3, ASPP", ""),
         ("DeepLabv3, vortex pooling", "DeepLabv3, ASPP"),
+        ("hypercolumns of all pixels", ""),
+        ("100 pixels of each image", "hypercolumns of all pixels"),
     ]
     rows = by_name(result)
     for row in result.rows:
@@ -74,6 +76,8 @@ def test_rows_say_sizes_and_what_is_asked(result):
     assert asked["SMP, depth first"] == (1.1, 0.333)
     assert asked["Module B, chained"] == (1.1, "")
     assert asked["ENet"] == ("", "")
+    assert rows["100 pixels of each image"]["size"] == "2 of 48 x 64, 3 layers, training"
+    assert asked["100 pixels of each image"] == (0.2, 0.2)
 
 
 def test_depth_first_takes_a_third_of_the_memory(result):

@@ -1,26 +1,28 @@
-"""Networks for images against what they are made from: inference time and peak memory.
+"""Networks for images against what they are made from: time and peak memory.
 
 What the papers claim: ENet with superpixels takes 13 ms where ENet takes 11 (arXiv:1806.02705,
 1024x512); split-merge pooling one sub-grid after the other needs no more time, and far less memory,
 than the dilated network it equals (arXiv:2006.07742); vortex pooling costs hardly more than ASPP
-(arXiv:1804.06242). Weights are random; everything is float32 with a batch of one.
+(arXiv:1804.06242); and training on hypercolumns of some pixels takes a fraction of what all take
+(arXiv:1609.06694, in ``voxseg.bench.hypercolumns``). Weights are random; everything is float32, and
+inference has a batch of one.
 """
 
 import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from voxseg.bench.device import COMPACTNESS, device_info
+from voxseg.bench.hypercolumns import TINY, HypercolumnBench, run_hypercolumns
+from voxseg.bench.peers import Asked, Size, photograph, product, rows_of
 from voxseg.bench.report import BenchResult, Row
 from voxseg.bench.slic import ITERATIONS
-from voxseg.bench.timing import costs_in_turns
 from voxseg.layers import ASPP, VortexPooling
 from voxseg.layers.vortex import average_pool
 from voxseg.models import FCN, Context, Depth, ENet, SplitMergeFCN, build_deeplab
@@ -28,9 +30,8 @@ from voxseg.models.cost import live_bytes
 from voxseg.models.deeplab import MULTI_GRID
 from voxseg.ops import slic, superpixel_plan
 
-Part = Literal["superpixels", "split-merge", "vortex"]
-PARTS: tuple[Part, ...] = ("superpixels", "split-merge", "vortex")
-Size = tuple[int, int]
+Part = Literal["superpixels", "split-merge", "vortex", "hypercolumns"]
+PARTS: tuple[Part, ...] = ("superpixels", "split-merge", "vortex", "hypercolumns")
 
 _CITYSCAPES = 19
 _UNLABELLED = 1
@@ -60,6 +61,7 @@ class ImagesBench:
     """Of the map that vortex pooling reads."""
     deeplab_size: Size = (513, 513)
     deeplab_depth: Depth = 101
+    hypercolumns: HypercolumnBench = field(default_factory=HypercolumnBench)
     rounds: int = 5
     most_bytes: float = math.inf
     """Free memory of the device."""
@@ -75,23 +77,16 @@ QUICK = ImagesBench(
     map_channels=256,
     deeplab_size=(129, 129),
     deeplab_depth=18,
+    hypercolumns=TINY,
     rounds=2,
 )
 """Small sizes: a smoke test, not a result."""
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """The most that a method may take, as multiples of what it stands against."""
-
-    ms: float | str = ""
-    memory: float | str = ""
-
-
 def run_images_bench(
     bench: ImagesBench, device: torch.device, notify: Callable[[str], None] = lambda _: None
 ) -> BenchResult:
-    """Measure inference of networks for images and of their peers.
+    """Measure networks for images and their peers.
 
     Args:
         bench: parts and sizes.
@@ -112,9 +107,13 @@ def run_images_bench(
                 rows += _superpixels(bench, device)
             elif part == "split-merge":
                 rows += _split_merge(bench, device, notify)
+            elif part == "hypercolumns":
+                rows += run_hypercolumns(
+                    bench.hypercolumns, device, bench.rounds, bench.seed, bench.most_bytes, notify
+                )
             else:
                 rows += _modules(bench, device) + _deeplabs(bench, device)
-    title = "Inference of networks for images, float32, a batch of one"
+    title = "Networks for images, float32: one image goes through, or some are trained on"
     return BenchResult(title, device_info(device), rows)
 
 
@@ -145,7 +144,7 @@ def _superpixels(bench: ImagesBench, device: torch.device) -> list[Row]:
     outputs = _CITYSCAPES + _UNLABELLED
     plain = ENet(3, outputs).to(device).eval()
     pooled = ENet(3, outputs, design="V3").to(device).eval()
-    image = _photograph(bench.enet_size, bench.seed).to(device)
+    image = photograph(bench.enet_size, bench.seed).to(device)
 
     def divide() -> Tensor:
         return slic(
@@ -168,9 +167,9 @@ def _superpixels(bench: ImagesBench, device: torch.device) -> list[Row]:
         "ENet + superpixels, given": lambda: pooled(image, plan.superpixels, plan.count),
         "ENet + superpixels, SLIC included": from_image,
     }
-    asked = {"ENet + superpixels, given": _Asked(ms=1.18)}
-    size = f"{_product(bench.enet_size)}, {plan.count} superpixels"
-    return _rows(size, calls, asked, bench, device)
+    asked = {"ENet + superpixels, given": Asked(ms=1.18)}
+    size = f"{product(bench.enet_size)}, {plan.count} superpixels"
+    return rows_of(size, calls, asked, bench.rounds, device)
 
 
 def _split_merge(
@@ -186,20 +185,20 @@ def _split_merge(
     needed = live_bytes(whole, (1, 3, *size))
     while _MARGIN * needed > bench.most_bytes and min(size) > 1:
         notify(
-            f"{_product(size)} takes the dilated network {needed / 1e9:.0f} GB, and "
+            f"{product(size)} takes the dilated network {needed / 1e9:.0f} GB, and "
             f"{bench.most_bytes / 1e9:.0f} GB are free: half the size is measured"
         )
         size = (size[0] // 2, size[1] // 2)
         needed = live_bytes(whole, (1, 3, *size))
-    image = _photograph(size, bench.seed).to(device)
+    image = photograph(size, bench.seed).to(device)
     budget = needed // _SHARE
     calls = {
         "dilated, at once": lambda: whole(image),
         _SPLIT_MERGE: lambda: split(image, memory_budget=budget),
     }
-    asked = {_SPLIT_MERGE: _Asked(ms=1.1, memory=round(1 / 3, 3))}
-    where = f"{_product(size)}, ResNet-{bench.split_depth}"
-    return _rows(where, calls, asked, bench, device)
+    asked = {_SPLIT_MERGE: Asked(ms=1.1, memory=round(1 / 3, 3))}
+    where = f"{product(size)}, ResNet-{bench.split_depth}"
+    return rows_of(where, calls, asked, bench.rounds, device)
 
 
 def _modules(bench: ImagesBench, device: torch.device) -> list[Row]:
@@ -218,9 +217,9 @@ def _modules(bench: ImagesBench, device: torch.device) -> list[Row]:
         name: partial(module.to(device).eval(), features) for name, module in modules.items()
     }
     calls["Module B, plain average pooling"] = partial(_plain, module_b, features)
-    asked = {name: _Asked(ms=1.1) for name in ("Module B, chained", "Module B, convolution first")}
-    size = f"{_product(bench.map_size)} x {channels}"
-    return _rows(size, calls, asked, bench, device)
+    asked = {name: Asked(ms=1.1) for name in ("Module B, chained", "Module B, convolution first")}
+    size = f"{product(bench.map_size)} x {channels}"
+    return rows_of(size, calls, asked, bench.rounds, device)
 
 
 def _deeplabs(bench: ImagesBench, device: torch.device) -> list[Row]:
@@ -230,7 +229,7 @@ def _deeplabs(bench: ImagesBench, device: torch.device) -> list[Row]:
         "DeepLabv3, vortex pooling": "vortex",
     }
     grid = MULTI_GRID if bench.deeplab_depth >= 50 else MULTI_GRID[:2]  # blocks in the last stage
-    image = _photograph(bench.deeplab_size, bench.seed).to(device)
+    image = photograph(bench.deeplab_size, bench.seed).to(device)
     calls = {
         name: partial(
             build_deeplab(3, _VOC, depth=bench.deeplab_depth, context=context, multi_grid=grid)
@@ -240,9 +239,9 @@ def _deeplabs(bench: ImagesBench, device: torch.device) -> list[Row]:
         )
         for name, context in contexts.items()
     }
-    size = f"{_product(bench.deeplab_size)}, ResNet-{bench.deeplab_depth}"
-    asked = {"DeepLabv3, vortex pooling": _Asked(ms=1.1)}
-    return _rows(size, calls, asked, bench, device)
+    size = f"{product(bench.deeplab_size)}, ResNet-{bench.deeplab_depth}"
+    asked = {"DeepLabv3, vortex pooling": Asked(ms=1.1)}
+    return rows_of(size, calls, asked, bench.rounds, device)
 
 
 def _plain(module: VortexPooling, features: Tensor) -> Tensor:
@@ -252,43 +251,3 @@ def _plain(module: VortexPooling, features: Tensor) -> Tensor:
     if module.image is not None:
         answers.append(module.image(features))
     return torch.cat(answers, 1)
-
-
-def _rows(
-    size: str,
-    calls: Mapping[str, Callable[[], object]],
-    asked: Mapping[str, _Asked],
-    bench: ImagesBench,
-    device: torch.device,
-) -> list[Row]:
-    costs = costs_in_turns(calls, device, bench.rounds)
-    peer = next(iter(costs))
-    ms, peak = costs[peer].ms, costs[peer].peak_bytes
-    return [
-        {
-            "method": name,
-            "size": size,
-            "ms": round(cost.ms, 2),
-            "against": "" if name == peer else peer,
-            "times its ms": round(cost.ms / ms, 3),
-            "ms asked": asked.get(name, _Asked()).ms,
-            "peak MB": round(cost.peak_bytes / 1e6, 3),
-            "times its MB": round(cost.peak_bytes / peak, 3),
-            "MB asked": asked.get(name, _Asked()).memory,
-            "peak of": "the allocator" if device.type == "cuda" else "live tensors",
-        }
-        for name, cost in costs.items()
-    ]
-
-
-def _photograph(size: Size, seed: int) -> Tensor:
-    """Make smooth coloured areas with noise, (1, 3, H, W) in [0, 1]."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand((1, 3, *(max(2, n // 32) for n in size)), generator=generator)
-    areas = functional.interpolate(coarse, size, mode="bicubic")
-    noise = 0.05 * torch.randn((1, 3, *size), generator=generator)
-    return (areas + noise).clamp(0, 1)
-
-
-def _product(size: Size) -> str:
-    return f"{size[0]} x {size[1]}"

@@ -200,8 +200,9 @@ class PixelNet(nn.Module):
         rows = functional.dropout(rows, self.input_dropout, self.training)
         *hidden, last = self._layers
         for layer in hidden:
-            rows = functional.relu(layer(rows), inplace=True)
-            rows = functional.dropout(rows, self.dropout, self.training)
+            # Dropout before the ReLU is the same, and both can then work in place.
+            rows = functional.dropout(layer(rows), self.dropout, self.training, inplace=True)
+            rows = functional.relu(rows, inplace=True)
         answer: Tensor = last(rows)
         return answer.view(batch, pixels, self.num_classes).transpose(1, 2)
 
