@@ -24,7 +24,7 @@ def task_tables(evaluation: "TaskEvaluation") -> list[Table]:
             [case, *(f"{values[name]:.{score.digits}f}" for name, score in of_case.items())]
             for case, values in evaluation.cases.items()
         ]
-        heads = [name.replace("_", " ") for name in of_case]
+        heads = [score.head or name for name, score in of_case.items()]
         made.append(terminal.table("Each photograph", ("case", *heads), rows))
     totals = [
         [score.title, f"{evaluation.totals[name]:.{score.digits}f}"]

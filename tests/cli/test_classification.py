@@ -41,7 +41,7 @@ def rows(path):
     return {row["case"]: row for row in csv.DictReader(path.read_text().splitlines())}
 
 
-def test_train_predict_evaluate(voxseg, data, tmp_path):
+def test_train_predict_evaluate(voxseg, validate, data, tmp_path):
     run, out = tmp_path / "run", tmp_path / "out"
     jitter = ("--set", "augment.jitter=[0.4,0.4,0.4]", "--set", "augment.lighting=0.1")
     trained = voxseg("train", data, "-o", run, *TINY, *jitter, "--json")
@@ -63,6 +63,10 @@ def test_train_predict_evaluate(voxseg, data, tmp_path):
     assert scored.json["totals"]["top5"] == 1
     assert "Classes of photographs, " in page.read_text()
     assert "taken for" in page.read_text()
+    for content in (trained.out, predicted.out, scored.out):
+        validate(content)
+    for path in (*run.glob("*.json"), *out.glob("*.json"), *(tmp_path / "scores").glob("*.json")):
+        validate(path.read_text())
     again = voxseg("predict", run, data / "val", "-o", out)
     assert again.code == 2
     assert "--overwrite" in again.err

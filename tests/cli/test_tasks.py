@@ -63,7 +63,7 @@ HEADLINES = {
 
 
 @pytest.mark.parametrize("task", ["boundaries", "normals"])
-def test_train_predict_evaluate(voxseg, sets, tmp_path, task):
+def test_train_predict_evaluate(voxseg, validate, sets, tmp_path, task):
     data, run, out = sets[task], tmp_path / "run", tmp_path / "out"
     trained = voxseg("train", data, "-o", run, *TINY, "--json")
     assert trained.code == 0, trained.err
@@ -80,6 +80,11 @@ def test_train_predict_evaluate(voxseg, sets, tmp_path, task):
     assert scored.json["task"] == task
     assert scored.json["totals"][HEADLINES[task][1]] is not None
     assert len(scored.json["cases"]) == 6
+    for content in (trained.out, predicted.out, scored.out):
+        validate(content)
+    for path in (*run.glob("*.json"), *out.glob("*.json"), *(tmp_path / "scores").glob("*.json")):
+        validate(path.read_text())
+    validate((run / "log.jsonl").read_text().splitlines()[0])
     shown = voxseg("evaluate", out, data)
     assert "The whole set, 6 cases" in shown.out
 

@@ -27,25 +27,27 @@ class Score:
     """As people write it, with its unit."""
     digits: int = 3
     better: Literal["higher", "lower"] | None = "higher"
+    head: str = ""
+    """Of a narrow column; empty for the score's name."""
 
 
 _SHARES = {
-    "within_11_25": Score("share under 11.25 degrees"),
-    "within_22_5": Score("share under 22.5 degrees"),
-    "within_30": Score("share under 30 degrees"),
+    "within_11_25": Score("share under 11.25 degrees", head="< 11.25°"),
+    "within_22_5": Score("share under 22.5 degrees", head="< 22.5°"),
+    "within_30": Score("share under 30 degrees", head="< 30°"),
 }
 _ANGLES = {
-    "mean_degrees": Score("mean angle (degrees)", 2, "lower"),
-    "median_degrees": Score("median angle (degrees)", 2, "lower"),
-    "rmse_degrees": Score("root mean square angle (degrees)", 2, "lower"),
+    "mean_degrees": Score("mean angle (degrees)", 2, "lower", "mean °"),
+    "median_degrees": Score("median angle (degrees)", 2, "lower", "median °"),
+    "rmse_degrees": Score("root mean square angle (degrees)", 2, "lower", "RMSE °"),
     **_SHARES,
 }
 CASE_SCORES: dict[TaskKind, dict[str, Score]] = {
     "segmentation": {},
     "boundaries": {
-        "f": Score("F at the set's threshold"),
-        "best_f": Score("F at the photograph's best threshold"),
-        "average_precision": Score("average precision"),
+        "f": Score("F at the set's threshold", head="F"),
+        "best_f": Score("F at the photograph's best threshold", head="best F"),
+        "average_precision": Score("average precision", head="AP"),
     },
     "normals": _ANGLES,
     "classification": {"top1": Score("top-1 accuracy"), "top5": Score("top-5 accuracy")},
