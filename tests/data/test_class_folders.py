@@ -51,6 +51,15 @@ def test_parts_with_names_for_people(tmp_path, save_pictures):
     assert dataset.parts == {"train": ("train_n1", "train_n2"), "val": ("9", "val_n1")}
 
 
+def test_a_part_has_the_names_of_its_set(tmp_path, save_pictures):
+    save_pictures(tmp_path, "train/n1/a.jpg", "val/n1/0.jpg", "val/n2/0.jpg", "more/n1/a.jpg")
+    (tmp_path / "classes.json").write_text('{"n1": "goldfish"}')
+    assert classes(find_cases(tmp_path / "val")) == {"n1": "goldfish", "n2": "n2"}
+    # Another folder beside it is no part, and has names of its own.
+    save_pictures(tmp_path, "more/n2/b.jpg")
+    assert classes(find_cases(tmp_path / "more")) == {"a": "n1", "b": "n2"}
+
+
 def test_pictures_may_lie_a_folder_deeper_and_a_test_part_be_unsorted(tmp_path, save_pictures):
     save_pictures(
         tmp_path, "train/n1/images/a.jpg", "train/n2/images/b.jpg", "test/images/c.jpg",
@@ -58,7 +67,7 @@ def test_pictures_may_lie_a_folder_deeper_and_a_test_part_be_unsorted(tmp_path, 
     )  # fmt: skip
     dataset = find_cases(tmp_path)
     assert classes(dataset) == {"a": "n1", "b": "n2"}
-    assert [case.case_id for case in dataset.unlabelled] == ["test_c", "unlabelled_d"]
+    assert [case.case_id for case in dataset.unlabelled] == ["c", "d"]
     assert dataset.parts == {"train": ("a", "b")}
 
 
@@ -72,6 +81,16 @@ def test_without_need_of_labels_they_are_pictures(tmp_path, save_pictures):
     dataset = find_cases(tmp_path, need_labels=False)
     assert classes(dataset) == {"a": "", "c": ""}
     assert dataset.task == "segmentation"
+
+
+def test_names_do_not_depend_on_whether_classes_are_needed(tmp_path, save_pictures):
+    save_pictures(
+        tmp_path, "train/a/0.jpg", "train/b/0.jpg", "train/b/1.jpg", "val/a/0.jpg", "val/b/7.jpg",
+        "test/1.jpg",
+    )  # fmt: skip
+    needed, free = (find_cases(tmp_path, need_labels=need) for need in (True, False))
+    by_file = {case.images: case.case_id for case in (*needed.cases, *needed.unlabelled)}
+    assert by_file == {case.images: case.case_id for case in free.cases}
 
 
 def test_grey_pictures_among_colours_become_colours(tmp_path):

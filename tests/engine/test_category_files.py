@@ -59,6 +59,25 @@ def test_scores_by_hand(tmp_path):
     assert found.without_truth == ("z",)
 
 
+def test_photographs_may_have_fewer_names(tmp_path):
+    rows = [
+        Categories("a", ("bear",), (1.0,)),
+        Categories("b", ("dog", "fish", "dam", "desk", "bear"), (0.4, 0.2, 0.2, 0.1, 0.1)),
+    ]
+    write_categories(tmp_path / "predictions.csv", rows)
+    tables = category_tables(tmp_path)
+    found = evaluate_categories(tables, dataset({"a": "bear", "b": "bear"}))
+    assert found.totals == {"top1": 0.5, "top5": 1.0, "class_mean": 0.5}
+    assert found.detail["accuracy"] == {"bear": 0.5}
+
+
+def test_names_of_other_classes_are_refused(tmp_path):
+    rows = [Categories("a", ("goldfish", "banana"), (0.7, 0.3))]
+    write_categories(tmp_path / "predictions.csv", rows)
+    with pytest.raises(DataError, match=r"\(banana, goldfish\) is one of the truth \(n0144\)"):
+        evaluate_categories(category_tables(tmp_path), dataset({"a": "n0144"}))
+
+
 def test_only_parts_with_predictions_are_missed(tmp_path):
     truths = {"a": "bear", "b": "dog", "c": "dog"}
     parts = {"train": ("c",), "val": ("a", "b")}

@@ -2,9 +2,9 @@
 
 Understood: ``CLASS/IMG`` and, with the set's own parts (``train``, ``val``, ``test``),
 ``PART/CLASS/IMG``, which is ImageNet's arrangement; pictures may lie in a folder ``images`` inside
-that of their class. A file ``classes.json`` beside the folders, ``{"FOLDER": "name"}``, gives them
-names for people. A part ``test`` whose pictures are not sorted is unlabelled, as is a folder
-``unlabelled``.
+that of their class. A file ``classes.json`` beside the folders, or beside the parts, gives them
+names for people: ``{"FOLDER": "name"}``. A part ``test`` whose pictures are not sorted is
+unlabelled, as is a folder ``unlabelled``.
 
 Photographs and their masks in two folders look alike, so folders with a word for either, pictures
 with a word for masks, and two folders whose pictures share their names are none of classes.
@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxseg.data.case_lists import parse_json
-from voxseg.data.cases import Case, Dataset
+from voxseg.data.cases import Dataset
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, subfolders
 from voxseg.data.image_layouts import IMAGE_FOLDERS, LABEL_FOLDERS, PART_FOLDERS
 from voxseg.data.names import case_name, is_image_file
-from voxseg.data.pairing import Source, is_marked_label, name_cases
+from voxseg.data.pairing import is_marked_label, name_cases, single_sources
 from voxseg.errors import DataError
 
 NAMES_FILE = "classes.json"
@@ -58,29 +58,21 @@ def find_class_folders(root: Path) -> Dataset | None:
     _refuse_empty(classes)
     _refuse_unknown(classes)
     names = _names(root, [one.folder.name for one in classes])
-    sources, categories = [], []
-    for one in classes:
-        for path in one.pictures:
-            sources.append(Source(case_name(path), (path,), Path(one.part, one.folder.name)))
-            categories.append(names[one.folder.name])
-    cases = [
-        replace(case, task="classification", category=category)
-        for case, category in zip(name_cases(sources, {}), categories, strict=True)
-    ]
-    parts: dict[str, list[str]] = {}
-    for source, case in zip(sources, cases, strict=True):
-        part = PART_FOLDERS.get(source.folder.parts[0].lower(), "")
+    classified = [(path, one) for one in classes for path in one.pictures]
+    waiting = [path for folder in bare for path in _pictures_below(folder)]
+    # All are named together, as where classes are not asked for.
+    everything = name_cases(single_sources([*(path for path, _ in classified), *waiting], root), {})
+    cases, parts = [], dict[str, list[str]]()
+    for case, (_, one) in zip(everything, classified, strict=False):
+        category = names[one.folder.name]
+        cases.append(replace(case, task="classification", category=category))
+        part = PART_FOLDERS.get(one.part.lower(), "")
         parts.setdefault(part, []).append(case.case_id)
-    waiting = [
-        Case(f"{folder.name}_{case_name(path)}", (path,), None)
-        for folder in bare
-        for path in _pictures_below(folder)
-    ]
     return Dataset(
         "a folder for each class" if "" in parts else "parts with a folder for each class",
         tuple(cases),
         {},
-        tuple(waiting),
+        tuple(everything[len(cases) :]),
         parts={} if "" in parts else {part: tuple(sorted(ids)) for part, ids in parts.items()},
     )
 
@@ -119,7 +111,7 @@ def _are_classes(root: Path, classes: Sequence[_Class], bare: Sequence[Path]) ->
     apart = {path for folder in bare for path in _pictures_below(folder)}
     if set(_pictures_below(root)) != sorted_ones | apart:
         return False
-    if (root / NAMES_FILE).is_file():
+    if _names_file(root).is_file():
         return True
     return not any(is_marked_label(path) for path in sorted_ones) and not _are_pairs(classes)
 
@@ -167,9 +159,16 @@ def _refuse_unknown(classes: Sequence[_Class]) -> None:
             )
 
 
+def _names_file(root: Path) -> Path:
+    """Where names would be: beside the folders, or beside the part that ``root`` is."""
+    own = root / NAMES_FILE
+    is_part = not own.is_file() and root.name.lower() in PART_FOLDERS
+    return root.parent / NAMES_FILE if is_part else own
+
+
 def _names(root: Path, folders: Sequence[str]) -> Mapping[str, str]:
     """Return the class of each folder: as the file of names says, else as the folder is called."""
-    path = root / NAMES_FILE
+    path = _names_file(root)
     names = {folder: folder for folder in folders}
     if not path.is_file():
         return names

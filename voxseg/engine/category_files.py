@@ -12,6 +12,7 @@ from voxseg.data.cases import Dataset
 from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError
 from voxseg.files import write_text
+from voxseg.metrics.classification import ClassCounts, count_classes
 
 TABLE = "predictions.csv"
 """In the folder of predictions; a part of the cases has a table of its own."""
@@ -110,34 +111,61 @@ def evaluate_categories(
             f"no photograph of {tables[0]} has the name of a case of the truth (the first is "
             f"{next(iter(named), 'nothing')}); predict the photographs of the same data set"
         )
+    _refuse_strangers([named[case] for case in both], [truths[case] for case in both])
     cases: dict[str, Mapping[str, float]] = {}
     for number, case in enumerate(both, 1):
         notify(case, number, len(both))
         is_first = named[case][0] == truths[case]
         cases[case] = {"top1": float(is_first), "top5": float(truths[case] in named[case])}
-    by_class: dict[str, list[float]] = {}
-    for case, scores in cases.items():
-        by_class.setdefault(truths[case], []).append(scores["top1"])
-    shares = {name: sum(right) / len(right) for name, right in sorted(by_class.items())}
-    totals = {
-        "top1": sum(one["top1"] for one in cases.values()) / len(cases),
-        "top5": sum(one["top5"] for one in cases.values()) / len(cases),
-        "class_mean": sum(shares.values()) / len(shares),
+    classes = sorted({truths[case] for case in both} | {n for case in both for n in named[case]})
+    counts = _count([named[case] for case in both], [truths[case] for case in both], classes)
+    totals = {"top1": counts.top1, "top5": counts.top5, "class_mean": counts.class_mean}
+    shares = {
+        name: float(share)
+        for name, share in zip(classes, counts.class_accuracy, strict=True)
+        if not np.isnan(share)
     }
-    counts: dict[str, dict[str, int]] = {}
-    for case in both:
-        row = counts.setdefault(truths[case], {})
-        row[named[case][0]] = row.get(named[case][0], 0) + 1
+    confusion = {
+        name: {classes[k]: int(row[k]) for k in np.flatnonzero(row)}
+        for name, row in zip(classes, counts.confusion, strict=True)
+        if row.any()
+    }
     begun = [set(part) for part in dataset.parts.values() if set(both) & set(part)]
     wanted = set().union(*begun) if begun else set(truths)
     return TaskEvaluation(
         "classification",
         cases,
         totals,
-        {"accuracy": shares, "confusion": counts, "wrong": _wrong(both, named, truths)},
+        {"accuracy": shares, "confusion": confusion, "wrong": _wrong(both, named, truths)},
         without_prediction=tuple(sorted((set(truths) & wanted) - set(named))),
         without_truth=tuple(sorted(set(named) - set(truths))),
     )
+
+
+def _refuse_strangers(named: Sequence[Sequence[str]], truths: Sequence[str]) -> None:
+    """Refuse names of which none is a class of the truth: they would all be wrong."""
+    said, known = {name for names in named for name in names}, set(truths)
+    if not said & known:
+        raise DataError(
+            f"none of the classes that were named ({', '.join(sorted(said)[:3])}) is one of the "
+            f"truth ({', '.join(sorted(known)[:3])}); score against the data set as it was trained "
+            "on, with its classes.json"
+        )
+
+
+def _count(
+    named: Sequence[Sequence[str]], truths: Sequence[str], classes: Sequence[str]
+) -> ClassCounts:
+    """Count names by their place; photographs may have different numbers of them."""
+    place = {name: index for index, name in enumerate(classes)}
+    number = len(classes)
+    total = ClassCounts(np.zeros((number, number), np.int64), np.zeros(number, np.int64))
+    for width in {len(names) for names in named}:
+        some = [index for index, names in enumerate(named) if len(names) == width]
+        found = np.array([[place[name] for name in named[index]] for index in some])
+        truth = np.array([place[truths[index]] for index in some])
+        total = total + count_classes(found, truth, number)
+    return total
 
 
 def _wrong(
