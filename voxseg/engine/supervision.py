@@ -16,8 +16,8 @@ from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
 from voxseg.models import PixelNet, SplitMergeFCN
 from voxseg.tasks.boundaries import BoundaryLoss
-from voxseg.tasks.classification import ClassificationLoss
 from voxseg.tasks.class_weights import class_frequencies, class_weights
+from voxseg.tasks.classification import ClassificationLoss
 from voxseg.tasks.normals import NormalsLoss
 from voxseg.tasks.pixels import draw_pixels, draw_valid
 from voxseg.tasks.segmentation import SegmentationLoss
