@@ -22,7 +22,9 @@ _MOST_CLASSES = 4  # columns of a table; metrics.csv has them all
 
 
 def evaluate(
-    prediction: Annotated[Path, typer.Argument(help="Predicted mask, or a folder of them.")],
+    prediction: Annotated[
+        Path, typer.Argument(help="Predicted mask, a folder of them, or predictions.csv.")
+    ],
     truth: Annotated[Path, typer.Argument(help="True mask, a folder of them, or a data set.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for CSV and JSON tables.")
@@ -57,8 +59,9 @@ def evaluate(
 
     Of photographs (CASE.png): IoU and accuracy over all pixels, as benchmarks give them, and IoU
     and Dice of each case. Where TRUTH is a data set of boundaries: ODS, OIS and AP; of surface
-    normals: angles. Cases are paired by name. Exit code 4 when some cases failed and the others
-    were scored.
+    normals: angles; of classes of whole photographs: top-1 and top-5. Cases are paired by name.
+
+    Exit code 4 when some cases failed and the others were scored.
     """
     from voxseg.api import evaluate as run
 

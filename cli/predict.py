@@ -75,6 +75,9 @@ def predict(
 ) -> None:
     """Segment INPUTS; write one mask for each, on its own grid, into OUTPUT.
 
+    Networks of other tasks write thinned boundary maps (CASE.png), surface normals (CASE.png and
+    CASE.npz), or the most probable classes of all photographs (predictions.csv).
+
     Exit code 4 when some cases failed and the others were written.
     """
     from voxseg.api import predict as run
