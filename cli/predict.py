@@ -91,7 +91,8 @@ def predict(
             terminal.err.print(f"{head}: {outcome.error}", markup=False)
         else:
             facts = f"{outcome.seconds:.1f} s, {outcome.memory}"
-            screen.print(f"{head}: {outcome.output} ({facts})", markup=False)
+            what = outcome.category or outcome.output
+            screen.print(f"{head}: {what} ({facts})", markup=False)
 
     outcomes = run(
         checkpoint,

@@ -111,6 +111,8 @@ class CaseOutcome:
     """Of each class but background; empty where the mask was kept as it was."""
     postprocessing: str = ""
     """What was done to the mask; "" for nothing."""
+    category: str = ""
+    """The most probable class of a whole photograph; "" of other tasks."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,11 @@ def _classify(
         start = time.perf_counter()
         try:
             row = predictor.category(predictor.prepare(case), tta=request.tta)
-            named = f"{row.names[0]} {row.shares[0]:.2f}"
             rows.append(row)
             seconds = time.perf_counter() - start
-            outcome = CaseOutcome(case.case_id, str(table), seconds, "", named)
+            outcome = CaseOutcome(
+                case.case_id, str(table), seconds, "", "centre crop", category=row.names[0]
+            )
         except VoxsegError as error:
             seconds = time.perf_counter() - start
             outcome = CaseOutcome(case.case_id, "", seconds, str(error))

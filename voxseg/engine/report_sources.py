@@ -146,7 +146,8 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
         name = mask_name(case_id, is_image=is_images)
         mask = base / "predictions" / name
         hashes = _crossval_hashes(manifest, case)
-        files[case_id] = CaseFiles(case.images, mask, case.label, hashes)
+        whole = isinstance(found, TaskEvaluation) and found.task == "classification"
+        files[case_id] = CaseFiles(case.images, None if whole else mask, case.label, hashes)
     if base is not run:
         notes = (
             f"scores are means over {len(seeds)} seeds; masks, training times and pictures are of "

@@ -1,9 +1,11 @@
 """Pictures and figures of boundaries and surface normals, for report pages."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from voxseg.data.boundaries import read_boundaries
 from voxseg.data.normals import read_normals
@@ -14,10 +16,11 @@ from voxseg.engine.report_sources import CaseFiles
 from voxseg.errors import DataError
 from voxseg.export.boundary_picture import draw_boundaries
 from voxseg.export.normal_picture import AngleCurve, draw_angles, draw_normals
-from voxseg.export.photo_picture import draw_photograph
 from voxseg.export.precision_recall import PrecisionRecallCurve, draw_precision_recall
 from voxseg.metrics.boundary_counts import find_boundary_errors
 from voxseg.metrics.normals import Angles, angle_map
+
+_SMALL = 240
 
 
 def boundary_figure(
@@ -95,14 +98,21 @@ def normals_picture(
     return draw_normals(photograph, normals, angles), ""
 
 
-def photograph_picture(
-    files: CaseFiles, totals: Mapping[str, float] | None = None
-) -> tuple[bytes, str]:
-    """Draw a photograph alone."""
+def small_photograph(files: CaseFiles) -> bytes:
+    """Draw a photograph alone, its longer side ``_SMALL`` pixels, as a PNG.
+
+    Raises:
+        DataError: It cannot be read.
+    """
     photograph = _photograph(files)
     if photograph is None:
         raise DataError("there is no photograph")
-    return draw_photograph(photograph, {}, {}, None), ""
+    picture = Image.fromarray(photograph)
+    factor = _SMALL / max(picture.size)
+    width, height = (max(1, round(n * factor)) for n in picture.size)
+    buffer = io.BytesIO()
+    picture.resize((width, height), Image.Resampling.BICUBIC).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def _photograph(files: CaseFiles) -> np.ndarray | None:

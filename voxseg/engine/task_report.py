@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from voxseg.data.cases import TaskKind
 from voxseg.engine import report_facts as facts
@@ -13,7 +14,7 @@ from voxseg.engine.task_pictures import (
     boundary_figure,
     boundary_picture,
     normals_picture,
-    photograph_picture,
+    small_photograph,
 )
 from voxseg.engine.task_scores import CASE_SCORES, TOTALS, TaskEvaluation
 from voxseg.errors import VoxsegError
@@ -47,8 +48,9 @@ _PICTURES: dict[TaskKind, str] = {
     "annotators drew it. Large photographs are shrunk, their lines widened.",
     "normals": "Normals as colours of a ball that is lit from red, green and blue: x, y, z from -1 "
     "to 1 are 0 to 255. Large photographs are shrunk.",
-    "classification": "Photographs whose class was not the first that was named.",
+    "classification": "",
 }
+_WRONG = ", whose class was not the first that was named"
 _MOST_TAKEN = 3  # other classes that are named for one
 
 
@@ -141,8 +143,9 @@ def answered_cases(
     ranked: Sequence[str] = (),
 ) -> Iterator[ReportCase]:
     """Draw cases, one at a time."""
-    draws = {"boundaries": boundary_picture, "normals": normals_picture}
-    draw = draws.get(task, photograph_picture)
+    if task == "classification":
+        return map(partial(_named_case, files=files, anchors=anchors, answers=answers), drawn)
+    draw = boundary_picture if task == "boundaries" else normals_picture
 
     def one(case: str) -> ReportCase:
         headline = ""
@@ -162,6 +165,25 @@ def answered_cases(
         )
 
     return map(one, drawn)
+
+
+def _named_case(
+    case: str,
+    files: Mapping[str, CaseFiles],
+    anchors: Mapping[str, str],
+    answers: TaskEvaluation | None,
+) -> ReportCase:
+    """Show a whole photograph, small, with what it was taken for."""
+    figures: tuple[ReportFigure, ...] = ()
+    caption = ""
+    try:
+        figures = (ReportFigure(small_photograph(files[case]), f"the photograph {case}"),)
+    except VoxsegError as error:
+        caption = f"{error}."
+    headline = _headline(answers, case, ()) if answers else ""
+    return ReportCase(
+        case, caption=caption, headline=headline, figures=figures, anchor=anchors[case]
+    )
 
 
 def _headline(answers: TaskEvaluation, case: str, ranked: Sequence[str]) -> str:
@@ -199,7 +221,11 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         *(answer_warnings(answers) if answers else ()),
         *(f"{r['case_id']} failed: {r['error']}" for r in source.outcomes if r.get("error")),
         *source.notes,
-        *file_warnings(files, drawn, with_truth=answers is not None),
+        *(
+            file_warnings(files, drawn, with_truth=answers is not None)
+            if task != "classification"
+            else ()
+        ),
     ]
     sections = []
     if answers is not None:
@@ -219,7 +245,7 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         cases=answered_cases(task, files, drawn, anchors, answers, ranked),
         cases_note=_drawn_note(len(drawn), len(ranked), is_scored=answers is not None)
         if task != "classification"
-        else f"{len(drawn)} of {len(ranked)} photographs.",
+        else f"{len(drawn)} of {len(ranked)} photographs{_WRONG if answers else ''}.",
         pictures_note=_PICTURES[task],
         error_colours=BOUNDARY_ERRORS,
         closing=(*source.sections, ReportSection("Files", tables=(files_table(files),))),
