@@ -46,6 +46,15 @@ def test_settings_win_over_the_plan(subjects):
     assert config.labels.names == ("bg", "a", "b")
 
 
+def test_pixelnet_is_trained_on_drawn_voxels(subjects):
+    model = {"network": "pixelnet", "trunk": "voxresnet"}
+    config, said = plan(subjects, {"model": model})
+    assert config.train.pixels == 2000
+    assert "pixelnet, patches of" in said[0]
+    config, _ = plan(subjects, {"model": model, "train": {"pixels": 0}})
+    assert config.train.pixels == 0
+
+
 def test_a_recipe_is_not_replanned(subjects):
     config, said = plan(subjects, {"train": {"patch_voxels": [10, 10, 10]}}, planned=False)
     assert config.train.patch_voxels == (10, 10, 10)

@@ -17,6 +17,7 @@ _SPACING_SPREAD = 1.1  # volumes whose voxels differ by more than a tenth are br
 _LARGEST_PATCH = 64
 _LARGEST_SLICE = 160
 _LARGEST_CROP = 512
+_PIXELS = 2000  # of a patch, that PixelNet is trained on: those of its paper
 _SUPERPIXELS = 1000  # of a photograph, one of the counts that the superpixel paper tried
 _SUPERVOXEL_EDGE = 5.0  # voxels: about 125 voxels a supervoxel keeps oracle Dice near 0.9 on brains
 
@@ -40,6 +41,8 @@ def complete(
     settings = with_task(settings, dataset)
     plan = _plan_images if dataset.is_images else _plan
     tables = merge(plan(fingerprint, settings, say), settings) if planned else dict(settings)
+    if planned and build(settings).model.network == "pixelnet":
+        tables = merge({"train": {"pixels": _PIXELS}}, tables)
     tables = _with_plane(tables, dataset)
     config = build(tables)
     check_augmentation(config)
