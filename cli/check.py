@@ -124,7 +124,7 @@ def _show(document: dict[str, Any]) -> None:
     rows = [
         (
             pair["case_id"],
-            "\n".join(_name(file) for file in _files(pair)),
+            "\n".join([*(_name(file) for file in pair["images"]), _label_name(pair)]),
             *("\n".join(words) for words in zip(*_geometries(pair, document), strict=True)),
             values.get(pair["case_id"], ""),
             pair["status"],
@@ -157,6 +157,11 @@ def _show(document: dict[str, Any]) -> None:
 
 def _files(pair: dict[str, Any]) -> list[dict[str, Any] | None]:
     return [*pair["images"], pair["label"]]
+
+
+def _label_name(pair: dict[str, Any]) -> str:
+    """What a case's label is called: its file, or the class of the whole photograph."""
+    return str(pair.get("category") or _name(pair["label"]))
 
 
 def _name(file: dict[str, Any] | None) -> str:

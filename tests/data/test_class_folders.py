@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from voxseg.data.images import read_photograph
+from voxseg.data.check import check_dataset
+from voxseg.data.check_document import check_document
+from voxseg.data.images import picture_facts, read_photograph
 from voxseg.data.layouts import find_cases
 from voxseg.errors import DataError
 
@@ -34,6 +36,7 @@ def test_a_folder_for_each_class(tmp_path, save_pictures):
     assert {case.label for case in dataset.cases} == {None}
     assert all(case.is_labelled and case.is_image for case in dataset.cases)
     assert dataset.parts == {}
+    assert dataset.notes == ("2 classes of 1 to 2 photographs each",)
 
 
 def test_parts_with_names_for_people(tmp_path, save_pictures):
@@ -171,3 +174,36 @@ def test_names_of_classes_settle_what_looks_like_masks(tmp_path, save_pictures):
     save_pictures(tmp_path, "cat/0.jpg", "dog/0.jpg")
     (tmp_path / "classes.json").write_text("{}")
     assert classes(find_cases(tmp_path)) == {"cat": "cat", "dog": "dog"}
+
+
+def test_check_tells_the_class_of_each(tmp_path, save_pictures):
+    save_pictures(tmp_path, "cat/1.jpg", "dog/12.jpg")
+    dataset = find_cases(tmp_path)
+    report = check_dataset(dataset)
+    assert [report.status(pair) for pair in report.pairs] == ["ok", "ok"]
+    pairs = check_document(tmp_path, dataset, report)["pairs"]
+    assert [pair["category"] for pair in pairs] == ["cat", "dog"]
+
+
+def test_a_damaged_picture_is_an_error_of_the_check(tmp_path, save_pictures):
+    save_pictures(tmp_path, "cat/1.jpg", "dog/12.jpg")
+    whole = (tmp_path / "dog" / "12.jpg").read_bytes()
+    (tmp_path / "dog" / "12.jpg").write_bytes(whole[: len(whole) // 2])
+    report = check_dataset(find_cases(tmp_path))
+    assert "12.jpg is truncated or damaged" in str(report.errors[0])
+    with pytest.raises(DataError, match=r"12\.jpg"):
+        report.raise_for_errors()
+
+
+def test_tiny_imagenet(real_data):
+    root = real_data / "tiny_imagenet10"
+    dataset = find_cases(root)
+    assert {part: len(ids) for part, ids in dataset.parts.items()} == {"train": 1000, "val": 300}
+    categories = {case.category for case in dataset.cases}
+    assert len(categories) == 10
+    assert "king penguin, Aptenodytes patagonica" in categories
+    part = find_cases(root / "val")
+    assert {case.category for case in part.cases} == categories
+    grey = [case for case in part.cases if "grey" in picture_facts(case.images[0]).habits]
+    for case in [*grey, part.cases[0]]:
+        assert read_photograph(case.images[0]).array.shape == (3, 64, 64, 1)

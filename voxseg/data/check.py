@@ -98,7 +98,7 @@ class CheckReport:
         own = {one.severity for one in self.findings if one.case_id == pair.case_id}
         if "error" in own:
             return "error"
-        if pair.label is None:
+        if pair.label is None and not pair.category:
             return "no label"
         return "warning" if "warning" in own else "ok"
 

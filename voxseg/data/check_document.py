@@ -38,6 +38,7 @@ def check_document(data: Path, dataset: Dataset, report: CheckReport) -> dict[st
                 "status": report.status(pair),
                 "images": [_file(facts) for facts in pair.images],
                 "label": _file(pair.label) if pair.label else None,
+                "category": pair.category,
             }
             for pair in report.pairs
         ],

@@ -76,6 +76,8 @@ class Pair:
     case_id: str
     images: tuple[FileFacts, ...]
     label: FileFacts | None
+    category: str = ""
+    """Of a photograph with a class: that."""
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def check_picture_headers(case: Case) -> HeaderCheck:
     fits = image is None or label is None or image.shape == label
     if not fits and image is not None and label is not None:
         findings.append(_sizes(case, image.shape, label))
-    pair = Pair(case.case_id, (_image_file(case, image),), _label_file(case, label))
+    pair = Pair(case.case_id, (_image_file(case, image),), _label_file(case, label), case.category)
     return HeaderCheck(
         pair,
         tuple(findings),

@@ -62,9 +62,10 @@ def find_class_folders(root: Path) -> Dataset | None:
     waiting = [path for folder in bare for path in _pictures_below(folder)]
     # All are named together, as where classes are not asked for.
     everything = name_cases(single_sources([*(path for path, _ in classified), *waiting], root), {})
-    cases, parts = [], dict[str, list[str]]()
+    cases, categories, parts = [], Counter[str](), dict[str, list[str]]()
     for case, (_, one) in zip(everything, classified, strict=False):
         category = names[one.folder.name]
+        categories[category] += 1
         cases.append(replace(case, task="classification", category=category))
         part = PART_FOLDERS.get(one.part.lower(), "")
         parts.setdefault(part, []).append(case.case_id)
@@ -73,8 +74,16 @@ def find_class_folders(root: Path) -> Dataset | None:
         tuple(cases),
         {},
         tuple(everything[len(cases) :]),
+        (_counted(categories),),
         parts={} if "" in parts else {part: tuple(sorted(ids)) for part, ids in parts.items()},
     )
+
+
+def _counted(categories: Mapping[str, int]) -> str:
+    """Say how many photographs the classes have."""
+    fewest, most = min(categories.values()), max(categories.values())
+    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return f"{len(categories)} classes of {each} photographs each"
 
 
 def _is_bare(folder: Path) -> bool:
