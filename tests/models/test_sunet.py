@@ -278,6 +278,14 @@ def test_norms_stand_where_the_paper_has_them():
     assert [one.skip is None for one in modules] == [False, True, True, False, False]
 
 
+def test_norms_can_remember_less():
+    for build in (build_sunet, build_sunet_classifier):
+        network = small(build=build, norm_momentum=0.1)
+        found = {one.momentum for one in network.modules() if isinstance(one, nn.BatchNorm2d)}
+        assert found == {0.1}
+        assert small(build=build).trunk.norm.momentum == 0.01
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -288,6 +296,7 @@ def test_norms_stand_where_the_paper_has_them():
         ({"stacks": (1, 1, 1)}, "stacks must be 4"),
         ({"dilation": "none"}, "dilation"),
         ({"degridding": -1}, "degridding"),
+        ({"norm_momentum": 0.0}, "norm_momentum"),
         ({"spatial_dims": 1}, "spatial_dims"),
         ({"in_channels": 0}, "in_channels"),
     ],

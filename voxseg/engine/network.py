@@ -233,6 +233,7 @@ def _sunet(config: ModelConfig, in_channels: int, num_classes: int, dims: int) -
         filters=config.filters or None,
         widths=config.widths or None,
         stacks=config.stacks or None,
+        norm_momentum=config.norm_momentum,
     )
 
 
@@ -275,6 +276,7 @@ def _classifier(config: ModelConfig, in_channels: int, num_classes: int) -> SUNe
         filters=config.filters or None,
         widths=config.widths or None,
         stacks=config.stacks or None,
+        norm_momentum=config.norm_momentum,
     )
 
 

@@ -134,6 +134,8 @@ class ModelConfig:
     """Of SUNet below output stride 32: "multigrid", or "strided" within each U-Net."""
     degridding: int = 0
     """Filters of SUNet's two de-gridding layers, 512 in the paper; 0 for none."""
+    norm_momentum: float = 0.01
+    """Share of a batch in the running statistics of SUNet's norms; short trainings need more."""
     trunk: TrunkName = "vgg16"
     """What PixelNet reads: "vgg16", or "voxresnet" of slices or volumes."""
     taps: tuple[str, ...] = ()
@@ -190,6 +192,7 @@ _OWN: dict[Network, tuple[str, ...]] = {
     "deeplab": ("depth", "context", "output_stride", "multi_grid"),
     "sunet": (
         "variant", "output_stride", "dilation", "degridding", "filters", "widths", "stacks",
+        "norm_momentum",
     ),
     "pixelnet": (
         "trunk", "taps", "hidden", "dropout", "input_dropout", "normalise_taps", "head_std",

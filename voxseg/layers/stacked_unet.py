@@ -31,13 +31,13 @@ _BATCH_NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
     3: nn.BatchNorm3d,
 }
-_MOMENTUM = 0.01
-"""Share of a batch in the running statistics; the paper's decay is 0.99."""
+MOMENTUM = 0.01
+"""Share of a batch in the norms' running statistics; the paper's decay is 0.99."""
 
 
 def batch_norm(spatial_dims: int, channels: int) -> nn.BatchNorm2d | nn.BatchNorm3d:
     """Build a batch norm whose running statistics move by a hundredth a batch."""
-    return _BATCH_NORM[spatial_dims](channels, momentum=_MOMENTUM)
+    return _BATCH_NORM[spatial_dims](channels, momentum=MOMENTUM)
 
 
 def convolution(

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional
 
+from voxseg.layers.stacked_unet import MOMENTUM, NormReLUConv, batch_norm, convolution
 from voxseg.layers.stacked_unet import Dilation as Dilation
-from voxseg.layers.stacked_unet import NormReLUConv, batch_norm, convolution
 from voxseg.models.sunet_trunk import StackedUNets, SUNetStride, Variant, table_column
 
 _DEGRIDDING = (2, 1)  # dilations
@@ -170,6 +170,7 @@ def build_sunet(  # noqa: PLR0913 - the choices of the paper
     filters: int | None = None,
     widths: Sequence[int] | None = None,
     stacks: Sequence[int] | None = None,
+    norm_momentum: float = MOMENTUM,
 ) -> SUNet:
     """Build a SUNet for segmentation from plain numbers.
 
@@ -184,6 +185,8 @@ def build_sunet(  # noqa: PLR0913 - the choices of the paper
         filters: instead of the variant's, see ``StackedUNets``.
         widths: instead of the variant's.
         stacks: instead of the variant's.
+        norm_momentum: share of a batch in the norms' running statistics, in (0, 1]. The paper's
+            is for tens of thousands of steps: after 100 a third of them is still the start's.
 
     Raises:
         ValueError: an option is outside its range.
@@ -198,7 +201,9 @@ def build_sunet(  # noqa: PLR0913 - the choices of the paper
         output_stride=output_stride,
         dilation=dilation,
     )
-    return SUNet(trunk, num_classes, degridding=degridding)
+    network = SUNet(trunk, num_classes, degridding=degridding)
+    _set_momentum(network, norm_momentum)
+    return network
 
 
 def build_sunet_classifier(
@@ -210,6 +215,7 @@ def build_sunet_classifier(
     filters: int | None = None,
     widths: Sequence[int] | None = None,
     stacks: Sequence[int] | None = None,
+    norm_momentum: float = MOMENTUM,
 ) -> SUNetClassifier:
     """Build a SUNet that classifies images, at output stride 32; see ``build_sunet``."""
     column = table_column(variant, filters, widths, stacks)
@@ -220,4 +226,14 @@ def build_sunet_classifier(
         stacks=column.stacks,
         spatial_dims=spatial_dims,
     )
-    return SUNetClassifier(trunk, num_classes)
+    network = SUNetClassifier(trunk, num_classes)
+    _set_momentum(network, norm_momentum)
+    return network
+
+
+def _set_momentum(network: nn.Module, momentum: float) -> None:
+    if not 0 < momentum <= 1:
+        raise ValueError(f"norm_momentum must be in (0, 1], got {momentum}")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.momentum = momentum
