@@ -20,6 +20,7 @@ from voxseg.engine import compare as _compare
 from voxseg.engine import crossval as _crossval
 from voxseg.engine import evaluate as _evaluate
 from voxseg.engine import predict as _predict
+from voxseg.engine import report_commands as _reports
 from voxseg.engine import reproduce as _reproduce
 from voxseg.engine import supervoxels as _supervoxels
 from voxseg.engine import train as _train
@@ -34,7 +35,6 @@ from voxseg.engine.folds import Effort
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, Settings, as_path, as_paths, training_request
 from voxseg.engine.progress import Progress, TrainResult
-from voxseg.engine.report_commands import check_images, evaluation_source, prediction_source
 from voxseg.engine.report_sources import PREDICT_MANIFEST, ReportSource, read_source
 from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
 
@@ -212,7 +212,7 @@ def predict(
         part=_predict.Part(part_id, num_parts),
     )
     outcomes = _predict.predict(request, notify, say)
-    source = prediction_source(
+    source = _reports.prediction_source(
         outcomes,
         checkpoint=request.checkpoint,
         inputs=request.inputs,
@@ -220,6 +220,7 @@ def predict(
         device=device,
         options={"tta": tta, "low_memory": low_memory},
         manifest_name=request.part.file(PREDICT_MANIFEST),
+        task=_reports.trained_task(request.checkpoint),
     )
     if report is not None:
         _write_page(source, report, say)
@@ -242,7 +243,7 @@ def evaluate(
 ) -> _evaluate.Evaluation | TaskEvaluation:
     """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
     folder = as_path(output)
-    check_images(as_path(images), is_kept=folder is not None or report is not None)
+    _reports.check_images(as_path(images), is_kept=folder is not None or report is not None)
     check_page(as_path(report), overwrite=overwrite)
     if folder is not None:
         check_scores_output(folder, overwrite=overwrite)
@@ -256,7 +257,7 @@ def evaluate(
         else:
             write_evaluation(evaluation, folder, overwrite=overwrite)
     if folder is not None or report is not None:
-        source = evaluation_source(
+        source = _reports.evaluation_source(
             evaluation, Path(prediction), Path(truth), images=as_path(images), folder=folder
         )
         if report is not None:

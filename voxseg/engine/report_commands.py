@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxseg import schemas
+from voxseg.data.cases import TaskKind
 from voxseg.data.layouts import find_cases
 from voxseg.data.volume import file_hash
 from voxseg.documents import json_text
@@ -129,6 +130,7 @@ def prediction_source(
     device: str,
     options: Mapping[str, Any],
     manifest_name: str = PREDICT_MANIFEST,
+    task: TaskKind = "segmentation",
 ) -> ReportSource:
     """Gather what ``predict`` did; in a folder, keep the manifest so that a page can come later.
 
@@ -140,6 +142,7 @@ def prediction_source(
         device: As given to ``predict``.
         options: Other options by name, for the manifest.
         manifest_name: Of the manifest; that of a part of the cases has its own.
+        task: What the networks were trained for.
     """
     from voxseg.engine.device import choose_device  # torch, which scoring can do without
 
@@ -154,7 +157,7 @@ def prediction_source(
     content = {
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
-        "task": _task(checkpoint),
+        "task": task,
         "networks": _networks(checkpoint),
         "device": describe_device(choose_device(device)),
         "options": dict(options),
@@ -167,7 +170,7 @@ def prediction_source(
         shown_name(output),
         manifest,
         files_from_json(manifest),
-        task=manifest["task"],
+        task=task,
         outcomes=tuple(json.loads(json_text(rows))),
         label_names=label_names(folder or output.parent),
     )
@@ -201,12 +204,13 @@ def _networks(checkpoint: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _task(checkpoint: Path) -> str:
-    """What the networks were trained for."""
+def trained_task(checkpoint: Path) -> TaskKind:
+    """Tell what a network, or the folds of a cross-validation, were trained for."""
     from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints  # torch
 
-    config = load_checkpoint(member_checkpoints(checkpoint)[0])["config"]
-    return str(config.get("task", {}).get("kind", "segmentation"))
+    tables = load_checkpoint(member_checkpoints(checkpoint)[0])["config"]
+    kind: TaskKind = tables.get("task", {}).get("kind", "segmentation")
+    return kind
 
 
 def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:
