@@ -6,6 +6,7 @@ from pathlib import Path
 from voxseg.documents import json_text
 from voxseg.engine.compare import Comparison
 from voxseg.engine.evaluate_files import csv_text
+from voxseg.engine.task_scores import KNOWN_SCORES
 from voxseg.errors import UsageError
 from voxseg.export.forest import ForestGroup, ForestRow, Shown, draw_forest
 from voxseg.files import replacing, write_text
@@ -59,8 +60,11 @@ def p_text(p: float) -> str:
 
 
 def difference_text(metric: str, value: float) -> str:
-    """Write a difference with its sign: four decimals for shares, two for mm and ml."""
-    digits = ".2f" if metric.endswith(("_mm", "_ml")) else ".4f" if metric in _SHARES else ".4g"
+    """Write a difference with its sign: four decimals for shares, two for mm, ml and degrees."""
+    shares = {*_SHARES, *(name for name, one in KNOWN_SCORES.items() if one.digits > 2)}
+    digits = ".4f" if metric in shares else ".4g"
+    if metric.endswith(("_mm", "_ml", "_degrees")):
+        digits = ".2f"
     return "-" if math.isnan(value) else format(value, f"+{digits}")
 
 
