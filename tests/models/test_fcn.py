@@ -131,6 +131,17 @@ def test_depth_first_needs_less_memory():
             smp(x, memory_budget=8 * 64 * 64 * 8)
 
 
+def test_a_budget_holds_under_autocast_whose_types_change_between_stages():
+    torch.manual_seed(0)
+    smp = SplitMergeFCN(3, 5, depth=18, widths=(8, 8, 8, 8)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = smp(x)
+        parts = smp(x, memory_budget=400 * 2**10)
+    assert parts.dtype is whole.dtype
+    torch.testing.assert_close(parts.float(), whole.float(), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("finest", [8, 32])
 def test_fcn_scores_are_resized_and_added(finest):
     network = fcn(finest_stride=finest)

@@ -106,11 +106,7 @@ def merged_scores(
     """
     if memory_budget is None:
         return _at_once([stage.module for stage in stages], stages, parts)
-    planning_alone = planning or contextlib.nullcontext()
-    with planning_alone:
-        for stage in stages:
-            stage.plan.to(parts.dtype)
-    walk = _Walk(tuple(stages), planning_alone, {})
+    walk = _Walk(tuple(stages), planning or contextlib.nullcontext(), {})
     return walk.run(0, parts, memory_budget)
 
 
@@ -185,6 +181,9 @@ class _Walk:
         stages = self.stages[first:]
         one = torch.empty(1, *parts.shape[1:], dtype=parts.dtype, device="meta")
         with self.planning, torch.no_grad():
+            # Autocast, which knows nothing of the meta device, changes the type between stages.
+            for later in stages:
+                later.plan.to(parts.dtype)
             with LiveBytes("meta") as stage:
                 output = stages[0].plan(one)
             with LiveBytes("meta") as rest:
