@@ -220,7 +220,6 @@ def predict(
         device=device,
         options={"tta": tta, "low_memory": low_memory},
         manifest_name=request.part.file(PREDICT_MANIFEST),
-        task=_reports.trained_task(request.checkpoint),
     )
     if report is not None:
         _write_page(source, report, say)

@@ -200,3 +200,16 @@ def test_pages(voxseg, sets, tmp_path, task):
     # A figure of the set, and each case that could be scored.
     assert now.count("<figure") == then.count("<figure") == (6 if task == "boundaries" else 7)
     assert ("p3 failed" in now) == (task == "boundaries")
+
+
+def test_crossval_scores_labels_that_lie_apart(voxseg, normals, tmp_path):
+    for number in range(4):
+        for kind in ("rgb", "normal"):
+            place = tmp_path / kind / f"p{number}.png"
+            place.parent.mkdir(exist_ok=True)
+            picture = io.imread(normals / f"p{number}.{kind}.png")
+            Image.fromarray(picture).save(place)
+    words = ("crossval", tmp_path / "rgb", "--labels", tmp_path / "normal", "-k", "2")
+    done = voxseg(*words, "-o", tmp_path / "run", *TINY, "--jobs", "0", "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["cases"]) == 4

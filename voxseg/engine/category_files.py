@@ -12,13 +12,10 @@ from voxseg.data.cases import Dataset
 from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError
 from voxseg.files import write_text
-from voxseg.metrics.classification import ClassCounts, count_classes
+from voxseg.metrics.classification import FEW, ClassCounts, count_classes
 
 TABLE = "predictions.csv"
 """In the folder of predictions; a part of the cases has a table of its own."""
-MOST_NAMED = 5
-"""Classes that are named for a photograph, the most probable first."""
-
 _MOST_WRONG = 50  # that a page can draw
 
 
@@ -35,7 +32,7 @@ class Categories:
 
 def categories_of(case_id: str, shares: np.ndarray, names: Sequence[str]) -> Categories:
     """Name the classes with the largest of the probabilities (N,); ties in the order of classes."""
-    order = np.argsort(-shares, kind="stable")[:MOST_NAMED]
+    order = np.argsort(-shares, kind="stable")[:FEW]
     return Categories(
         case_id, tuple(names[k] for k in order), tuple(float(shares[k]) for k in order)
     )
@@ -76,7 +73,7 @@ def read_categories(tables: Sequence[Path]) -> dict[str, tuple[str, ...]]:
             raise DataError(f"{path} cannot be read as a table ({error}); predict again") from None
         for row in rows:
             case = row.get("case")
-            names = [row.get(f"class_{place}") for place in range(1, MOST_NAMED + 1)]
+            names = [row.get(f"class_{place}") for place in range(1, FEW + 1)]
             if not case or not names[0]:
                 raise DataError(
                     f'{path} has a row without "case" or "class_1"; voxseg predict writes such '

@@ -23,7 +23,7 @@ from voxseg.engine.calibration import CALIBRATION, merge_folds, sentence
 from voxseg.engine.config import Config, LabelConfig, dump
 from voxseg.engine.dealing import Dealing, deal
 from voxseg.engine.device import choose_device
-from voxseg.engine.evaluate import Evaluation, evaluate, write_evaluation
+from voxseg.engine.evaluate import Evaluation, write_evaluation
 from voxseg.engine.fold import TOLERANCE_MM, FoldTask, read_scores
 from voxseg.engine.folds import Effort, run_folds
 from voxseg.engine.manifest import data_hashes, describe_device, write_manifest
@@ -33,6 +33,7 @@ from voxseg.engine.postprocess_files import drop_stale, postprocess_crossval
 from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.seeds import SeedSpread, average_scores, spread_of, task_spread, write_spread
+from voxseg.engine.task_evaluate import evaluate_task
 from voxseg.engine.task_scores import TaskEvaluation, mean_evaluation, write_task_evaluation
 from voxseg.engine.train import TrainRequest, examine, resumed_config
 from voxseg.errors import UsageError
@@ -111,7 +112,7 @@ def crossval(
             "data": data_hashes(dataset.cases),
         }
         write_manifest(request.run / "manifest.json", {**facts, "finished": False})
-        result = _run(request, config, parts, effort, count, notify, say)
+        result = _run(request, dataset, config, parts, effort, count, notify, say)
         if config.task.kind != "segmentation":
             write_manifest(request.run / "manifest.json", {**facts, "finished": True})
             return result
@@ -158,6 +159,7 @@ def _number_of_seeds(request: TrainRequest, asked: int | None) -> int:
 
 def _run(
     request: TrainRequest,
+    dataset: Dataset,
     config: Config,
     parts: tuple[Fold, ...],
     effort: Effort,
@@ -179,7 +181,7 @@ def _run(
             drop_stale(task.run)
     run_folds(tasks, effort, notify, say)
     if config.task.kind != "segmentation":
-        return _collect_task(request, seeds, runs, say)
+        return _collect_task(request, dataset, seeds, runs, say)
     names = dict(zip(config.labels.values, config.labels.names, strict=True))
     evaluations = [_collect(run, len(parts), names) for run in runs]
     for run, evaluation in zip(runs, evaluations, strict=True):
@@ -263,14 +265,17 @@ def _collect(run: Path, folds: int, names: dict[int, str]) -> Evaluation:
 
 
 def _collect_task(
-    request: TrainRequest, seeds: Sequence[int], runs: Sequence[Path], say: Callable[[str], None]
+    request: TrainRequest,
+    dataset: Dataset,
+    seeds: Sequence[int],
+    runs: Sequence[Path],
+    say: Callable[[str], None],
 ) -> CrossvalResult:
     """Score the predictions of all folds together, as the benchmarks of the task do."""
     evaluations: dict[int, TaskEvaluation] = {}
     for seed, run in zip(seeds, runs, strict=True):
         say(f"scoring {run / 'predictions'}")
-        found = evaluate(run / "predictions", request.data)
-        assert isinstance(found, TaskEvaluation)
+        found = evaluate_task(run / "predictions", dataset, request.data)
         write_task_evaluation(found, run, overwrite=True)
         evaluations[seed] = found
     if len(runs) == 1:

@@ -14,12 +14,12 @@ from voxseg.data.names import is_image_file
 from voxseg.data.reading import read_label
 from voxseg.data.volume import Volume, check_same_grid
 from voxseg.documents import document, json_text
-from voxseg.engine.category_files import category_tables, evaluate_categories
+from voxseg.engine.category_files import category_tables
 from voxseg.engine.evaluate_files import check_output, csv_text
 from voxseg.engine.pairs import Pair, Pairs, find_pairs
 from voxseg.engine.pooled import PixelCounts, Pooled, pool, score_label
 from voxseg.engine.scheme import Scheme, customary_ignore, scheme_of
-from voxseg.engine.task_evaluate import evaluate_task
+from voxseg.engine.task_evaluate import evaluate_pairs, evaluate_task
 from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.files import write_text
@@ -152,17 +152,17 @@ def evaluate(
         DataError: There is nothing to score, or no case could be scored.
         UsageError: A class is to be scored and ignored.
     """
-    tables = category_tables(Path(prediction))
-    if tables:
-        dataset = find_cases(Path(truth))
-        if dataset.task == "classification":
-            _refuse_classes(labels, ignore, truth, "classes of whole photographs")
-            return evaluate_categories(tables, dataset, notify)
+    # Classes of whole photographs lie in a table, which no case is called like.
+    if category_tables(Path(prediction)) and (dataset := find_cases(Path(truth))).task == (
+        "classification"
+    ):
+        _refuse_classes(labels, ignore, truth, "classes of whole photographs")
+        return evaluate_task(Path(prediction), dataset, Path(truth), notify)
     found = find_pairs(Path(prediction), Path(truth))
     task = found.dataset.task if found.dataset else "segmentation"
     if task != "segmentation":
         _refuse_classes(labels, ignore, truth, task)
-        return evaluate_task(task, found, notify)
+        return evaluate_pairs(task, found, notify)
     both = sorted(set(labels or ()) & set(ignore or ()))
     if both:
         raise UsageError(f"{both[0]} is in --labels and in --ignore; leave one of them out")

@@ -62,13 +62,39 @@ def find_pairs(prediction: Path, truth: Path) -> Pairs:
                 f"{prediction} is a folder, but {truth} is one file; give two files or two folders"
             )
         return Pairs((Pair(case_name(prediction), prediction, truth),))
-    root, files = _predictions(prediction)
     dataset = _dataset(truth)
-    if dataset is None:
-        found, missing = _by_file(root, files, truth)
-    else:
-        found = _by_name(files, dataset.cases)
-        missing = _without(dataset, {one.case_id for one in found})
+    if dataset is not None:
+        return pair_with(prediction, dataset, truth)
+    root, files = _predictions(prediction)
+    return _pairs(prediction, files, truth, *_by_file(root, files, truth), None)
+
+
+def pair_with(prediction: Path, dataset: Dataset, truth: Path) -> Pairs:
+    """Find the prediction of each case of a data set.
+
+    Args:
+        prediction: As for ``find_pairs``.
+        dataset: With labels.
+        truth: Where it lies, for messages.
+
+    Raises:
+        DataError: No prediction has the name of a case, or two have.
+    """
+    _, files = _predictions(prediction)
+    found = _by_name(files, dataset.cases)
+    missing = _without(dataset, {one.case_id for one in found})
+    return _pairs(prediction, files, truth, found, missing, dataset)
+
+
+def _pairs(
+    prediction: Path,
+    files: Sequence[Path],
+    truth: Path,
+    found: Sequence[Pair],
+    missing: Sequence[str],
+    dataset: Dataset | None,
+) -> Pairs:
+    """Put together what was found, and name the predictions without a truth."""
     if not found:
         suffix = ".png" if dataset and dataset.is_images else ".nii.gz"
         raise DataError(

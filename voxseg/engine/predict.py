@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,6 +111,8 @@ class CaseOutcome:
     """Of each class but background; empty where the mask was kept as it was."""
     postprocessing: str = ""
     """What was done to the mask; "" for nothing."""
+    task: TaskKind = "segmentation"
+    """What the network was trained for."""
     category: str = ""
     """The most probable class of a whole photograph; "" of other tasks."""
 
@@ -167,6 +169,7 @@ def predict(
     outcomes = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         outcome = _predict_one(predictor, case, target, request, operations, say)
+        outcome = replace(outcome, task=kind)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
@@ -193,18 +196,16 @@ def _classify(
     outcomes, rows = [], []
     for number, case in enumerate(cases, 1):
         start = time.perf_counter()
+        outcome = CaseOutcome(case.case_id, "", 0.0, "", task="classification")
         try:
             row = predictor.category(predictor.prepare(case), tta=request.tta)
             rows.append(row)
-            seconds = time.perf_counter() - start
-            outcome = CaseOutcome(
-                case.case_id, str(table), seconds, "", "centre crop", category=row.names[0]
-            )
+            named = row.names[0]
+            outcome = replace(outcome, output=str(table), memory="centre crop", category=named)
         except VoxsegError as error:
-            seconds = time.perf_counter() - start
-            outcome = CaseOutcome(case.case_id, "", seconds, str(error))
-        outcomes.append(outcome)
-        notify(outcome, number, len(cases))
+            outcome = replace(outcome, error=str(error))
+        outcomes.append(replace(outcome, seconds=time.perf_counter() - start))
+        notify(outcomes[-1], number, len(cases))
     if rows:
         write_categories(table, rows)
     path = request.output / request.part.file("predict.json")
@@ -213,11 +214,7 @@ def _classify(
 
 
 def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None) -> None:
-    """Refuse what only a segmentation has.
-
-    Raises:
-        UsageError: the first of it.
-    """
+    """Refuse what only a segmentation has."""
     if volume is not None:
         raise UsageError(
             f"{request.checkpoint} is for photographs ({kind}), and {volume.images[0]} is a volume"

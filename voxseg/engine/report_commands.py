@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxseg import schemas
-from voxseg.data.cases import TaskKind
 from voxseg.data.layouts import find_cases
 from voxseg.data.volume import file_hash
 from voxseg.documents import json_text
@@ -27,6 +26,7 @@ from voxseg.engine.report_sources import (
     label_names,
     read_manifest,
     shown_name,
+    task_of,
 )
 from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError, UsageError, VoxsegError
@@ -130,7 +130,6 @@ def prediction_source(
     device: str,
     options: Mapping[str, Any],
     manifest_name: str = PREDICT_MANIFEST,
-    task: TaskKind = "segmentation",
 ) -> ReportSource:
     """Gather what ``predict`` did; in a folder, keep the manifest so that a page can come later.
 
@@ -142,7 +141,6 @@ def prediction_source(
         device: As given to ``predict``.
         options: Other options by name, for the manifest.
         manifest_name: Of the manifest; that of a part of the cases has its own.
-        task: What the networks were trained for.
     """
     from voxseg.engine.device import choose_device  # torch, which scoring can do without
 
@@ -157,7 +155,6 @@ def prediction_source(
     content = {
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
-        "task": task,
         "networks": _networks(checkpoint),
         "device": describe_device(choose_device(device)),
         "options": dict(options),
@@ -170,7 +167,7 @@ def prediction_source(
         shown_name(output),
         manifest,
         files_from_json(manifest),
-        task=task,
+        task=task_of(rows),
         outcomes=tuple(json.loads(json_text(rows))),
         label_names=label_names(folder or output.parent),
     )
@@ -202,15 +199,6 @@ def _networks(checkpoint: Path) -> list[dict[str, Any]]:
         facts = {key: own[key] for key in kept if key in own}
         found.append({"path": str(path.resolve()), "sha256": _hash(path), **facts})
     return found
-
-
-def trained_task(checkpoint: Path) -> TaskKind:
-    """Tell what a network, or the folds of a cross-validation, were trained for."""
-    from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints  # torch
-
-    tables = load_checkpoint(member_checkpoints(checkpoint)[0])["config"]
-    kind: TaskKind = tables.get("task", {}).get("kind", "segmentation")
-    return kind
 
 
 def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ other run's.
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -218,9 +218,15 @@ def _read_predictions(run: Path) -> ReportSource:
     notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
     return ReportSource(
         "predict", shown_name(run), manifest, files,
-        task=manifest.get("task", "segmentation"), outcomes=tuple(rows),
+        task=task_of(rows), outcomes=tuple(rows),
         label_names=label_names(run), notes=notes,
     )  # fmt: skip
+
+
+def task_of(rows: Sequence[Mapping[str, Any]]) -> TaskKind:
+    """Tell from ``predict.json`` what its network was trained for."""
+    found: TaskKind = rows[0].get("task", "segmentation") if rows else "segmentation"
+    return found
 
 
 def _predictions(run: Path) -> list[Path]:

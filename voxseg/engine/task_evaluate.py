@@ -1,13 +1,14 @@
-"""Score predictions of boundaries and of surface normals against the truth of a data set."""
+"""Score predictions of other tasks than segmentation against the truth of a data set."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from voxseg.data.cases import TaskKind
+from voxseg.data.cases import Dataset, TaskKind
 from voxseg.engine.boundary_files import BoundaryScorer
+from voxseg.engine.category_files import category_tables, evaluate_categories
 from voxseg.engine.normals_files import NormalsScorer
-from voxseg.engine.pairs import Pairs
+from voxseg.engine.pairs import Pairs, pair_with
 from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError, VoxsegError
 
@@ -33,6 +34,34 @@ class Scorer(Protocol):
 
 
 def evaluate_task(
+    prediction: Path,
+    dataset: Dataset,
+    truth: Path,
+    notify: Callable[[str, int, int], None] = lambda *_: None,
+) -> TaskEvaluation:
+    """Score the predictions of a place.
+
+    Args:
+        prediction: A folder, a run folder with ``predictions/``, or a single prediction.
+        dataset: With the truth of its task.
+        truth: Where it lies, for messages.
+        notify: Called with case, number and total before each case.
+
+    Raises:
+        DataError: Nothing could be scored, with the sentence of each case.
+    """
+    if dataset.task == "classification":
+        tables = category_tables(prediction)
+        if not tables:
+            raise DataError(
+                f"{prediction} holds no predictions.csv with the classes of photographs; run "
+                "voxseg predict first"
+            )
+        return evaluate_categories(tables, dataset, notify)
+    return evaluate_pairs(dataset.task, pair_with(prediction, dataset, truth), notify)
+
+
+def evaluate_pairs(
     task: TaskKind,
     found: Pairs,
     notify: Callable[[str, int, int], None] = lambda *_: None,

@@ -18,8 +18,10 @@ from voxseg.engine.config import Config
 from voxseg.engine.device import Compute
 from voxseg.engine.inference import predict_probabilities
 from voxseg.engine.network import SegmentationNetwork
+from voxseg.metrics.normals import count_angles
 from voxseg.models import SUNetClassifier
 from voxseg.tasks.answers import answer_of
+from voxseg.tasks.classification import TopCounts, count_top
 from voxseg.tasks.segmentation import DiceCounts, count_dice
 
 _BINS = 1000  # of probabilities
@@ -130,10 +132,8 @@ def _normals(
     total = torch.zeros(2, dtype=torch.float64)
     for case, values in _answers(network, cases, compute, config):
         assert case.normals is not None
-        truth = torch.from_numpy(case.normals)
-        valid = truth.square().sum(0) > 0
-        cosine = (truth * values).sum(0)[valid].double().clamp(-1, 1)
-        total += torch.stack([cosine.acos().rad2deg().sum(), valid.sum().double()])
+        angles = count_angles(values.numpy(), case.normals)
+        total += torch.tensor([angles.total, angles.pixels], dtype=torch.float64)
     degrees, count = compute.ranks.add(total).tolist()
     mean = degrees / count if count else math.nan
     return Validation(score_name(config), mean, is_better_higher=False)
@@ -145,12 +145,13 @@ def _categories(
     """Share of the photographs whose class is the most probable one."""
     assert isinstance(network, SUNetClassifier)
     ranks = compute.ranks
-    right = torch.zeros(1, dtype=torch.int64)
-    size = config.train.patch_voxels
+    found = TopCounts()
     for case in cases[ranks.rank :: ranks.size]:
-        shares = class_shares([network], case, compute, size)
-        right += int(shares.argmax()) == case.category
-    return Validation(score_name(config), int(ranks.add(right)) / len(cases))
+        assert case.category is not None
+        shares = class_shares([network], case, compute, config.train.patch_voxels)
+        found += count_top(torch.from_numpy(shares)[None], torch.tensor([case.category]))
+    first, few, total = ranks.add(torch.tensor([found.first, found.few, found.total])).tolist()
+    return Validation(score_name(config), TopCounts(first, few, total).top1)
 
 
 def _answers(

@@ -8,18 +8,15 @@ e-lab's dropout scales what it keeps in evaluation, PyTorch's in training; the s
 norm before it, after which both networks are the same in training and in evaluation.
 """
 
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from voxseg.errors import DataError, VoxsegError
 from voxseg.models.enet import ENet
-from voxseg.models.shared import LoadReport, load_shared_weights
+from voxseg.models.shared import LoadReport, load_shared_weights, read_torch_file
 
 _OWN = re.compile(r"(?P<stage>(?:trunk|decoder)\.stage\d)\.(?P<block>\d+)\.(?P<rest>.+)")
 # Number of the first block of each stage in e-lab's layout.
@@ -154,24 +151,7 @@ def _port(stage: str, place: int, rest: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    broken = (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        OSError,
-        KeyError,
-        IndexError,
-    )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except broken as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise DataError(
-            f"{path} cannot be read as a state dict ({reason}); give a file that torch.save wrote "
-            "from tensors"
-        ) from None
+    content = read_torch_file(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(

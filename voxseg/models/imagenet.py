@@ -4,30 +4,17 @@ Source: Russakovsky et al., *ImageNet Large Scale Visual Recognition Challenge*,
 arXiv:1409.0575; the layout is that of the state dicts torchvision publishes.
 """
 
-import pickle
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from voxseg.errors import DataError
-from voxseg.models.shared import LoadReport
+from voxseg.models.shared import LoadReport, read_torch_file
 
 _RGB = 3
 _COUNTER = "num_batches_tracked"
 _MOST_NAMED = 3
-_UNREADABLE = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    OSError,
-    KeyError,
-    IndexError,
-)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -38,13 +25,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a file of ImageNet weights")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise DataError(
-            f"{path} cannot be read as weights ({reason}); give a state dict saved by torch.save"
-        ) from None
+    content = read_torch_file(path)
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):

@@ -4,15 +4,30 @@ Source: Schuurmans, Berman and Blaschko, 2018, arXiv:1806.02705, section 3.2.1: 
 are fine-tuned from the baseline network.
 """
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from voxseg.errors import VoxsegError
+from voxseg.errors import DataError, VoxsegError
 
 _AUXILIARY = "auxiliary."
 _MOST_NAMED = 3
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+    KeyError,
+    IndexError,
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +50,21 @@ class ParameterCount:
     """Parameters that an answer depends on."""
     auxiliary: int
     """Parameters of heads that only deep supervision uses."""
+
+
+def read_torch_file(path: Path) -> Any:
+    """Read what ``torch.save`` wrote, tensors and plain values only, to the CPU.
+
+    Raises:
+        DataError: the file is damaged, or holds anything that would run code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise DataError(
+            f"{path} cannot be read as weights ({reason}); give a state dict saved by torch.save"
+        ) from None
 
 
 def load_shared_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> LoadReport:

@@ -20,10 +20,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from voxseg.data.grid import IGNORED
+from voxseg.tasks.deep_supervision import DeepSupervision
 
 Balance = Literal["image", "batch"]
 """Over which pixels boundaries and the rest are made to count alike."""
@@ -31,7 +32,7 @@ Balance = Literal["image", "batch"]
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
-class BoundaryLoss(nn.Module):
+class BoundaryLoss(DeepSupervision):
     """Class-balanced cross-entropy of one output a pixel, with deep supervision.
 
     Args:
@@ -45,39 +46,23 @@ class BoundaryLoss(nn.Module):
         add: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         balance: Balance = "image",
     ) -> None:
-        super().__init__()
-        self._add, self._balance = add, balance
+        super().__init__(add)
+        self._balance = balance
 
-    def forward(
-        self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float
-    ) -> Tensor:
-        """Mean loss of the batch; of several processes, the part of this one.
-
-        The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
-        their gradients. It is 0 where no pixel counts.
-
-        Args:
-            logits: (B, 1, *S), or (B, 1, P) of sampled pixels.
-            auxiliary: further outputs; a coarser one is resized.
-            label: (B, 1, *S) or (B, 1, P) integer: 1 boundary, 0 none, or ``IGNORED``.
-            auxiliary_weight: weight of each auxiliary output, halved for each halving of its
-                grid; 0 skips them.
-        """
-        loss = self._one(logits, label)
-        if auxiliary_weight:
-            for output in auxiliary:
-                coarseness = output.shape[2] / label.shape[2]
-                resized = _on_grid(output.float(), label.shape[2:])
-                loss = loss + auxiliary_weight * coarseness * self._one(resized, label)
-        return loss
-
-    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
+    def check(self, logits: Tensor, label: Tensor) -> None:
+        """Refuse other shapes than (B, 1, *S) of both."""
         if logits.shape != label.shape or logits.shape[1] != 1:
             raise ValueError(
                 f"logits {tuple(logits.shape)} and label {tuple(label.shape)} must both be "
                 "(B, 1, *S)"
             )
-        logits = logits.float()
+
+    def one(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Loss of logits (B, 1, *R), resized where R is coarser than the label's grid.
+
+        Label (B, 1, *S) or (B, 1, P), integer: 1 boundary, 0 none, or ``IGNORED``.
+        """
+        logits = _on_grid(logits.float(), label.shape[2:])
         is_boundary, is_counted = label == 1, label != IGNORED
         positive = (is_boundary & is_counted).flatten(1).sum(1).to(logits.dtype)
         negative = (~is_boundary & is_counted).flatten(1).sum(1).to(logits.dtype)

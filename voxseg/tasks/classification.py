@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-FEW = 5
-"""Classes that are named of a photograph, of which the true one may be any."""
+from voxseg.metrics.classification import FEW
 
 
 class ClassificationLoss(nn.Module):

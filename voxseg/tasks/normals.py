@@ -12,12 +12,11 @@ normals of their cells; outputs shorter than ``SHORTEST`` are divided by that, s
 length 0 costs 1/2 and is drawn to the truth by a finite gradient.
 """
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from voxseg.tasks.deep_supervision import DeepSupervision
 from voxseg.tasks.segmentation import average_pool
 
 SHORTEST = 0.1
@@ -27,7 +26,7 @@ that start small would be thrown far away by a first step. The authors' outputs 
 _CANCELLED = 1e-5
 
 
-class NormalsLoss(nn.Module):
+class NormalsLoss(DeepSupervision):
     """Half the squared distance of unit vectors, with deep supervision.
 
     Args:
@@ -35,39 +34,20 @@ class NormalsLoss(nn.Module):
             there is one.
     """
 
-    def __init__(self, add: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> None:
-        super().__init__()
-        self._add = add
-
-    def forward(
-        self, outputs: Tensor, auxiliary: list[Tensor], normals: Tensor, auxiliary_weight: float
-    ) -> Tensor:
-        """Mean loss of the batch; of several processes, the part of this one.
-
-        The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
-        their gradients. It is 0 where no pixel counts.
-
-        Args:
-            outputs: (B, 3, *S), or (B, 3, P) of sampled pixels; of any length.
-            auxiliary: further outputs, on coarser grids.
-            normals: (B, 3, *S) or (B, 3, P), of length 1, or 0 where nothing is known.
-            auxiliary_weight: weight of each auxiliary output, halved for each halving of its
-                grid; 0 skips them.
-        """
-        loss = self._one(outputs, normals)
-        if auxiliary_weight:
-            for output in auxiliary:
-                coarseness = output.shape[2] / normals.shape[2]
-                coarse = _on_grid(normals, output.shape[2:])
-                loss = loss + auxiliary_weight * coarseness * self._one(output, coarse)
-        return loss
-
-    def _one(self, outputs: Tensor, normals: Tensor) -> Tensor:
+    def check(self, outputs: Tensor, normals: Tensor) -> None:
+        """Refuse other shapes than (B, 3, *S) of both."""
         if outputs.shape != normals.shape or outputs.shape[1] != 3:
             raise ValueError(
                 f"outputs {tuple(outputs.shape)} and normals {tuple(normals.shape)} must both be "
                 "(B, 3, *S)"
             )
+
+    def one(self, outputs: Tensor, normals: Tensor) -> Tensor:
+        """Loss of outputs (B, 3, *R) of any length; normals of length 1, or 0 where unknown.
+
+        Normals are (B, 3, *S) or (B, 3, P); where R is coarser, the means of its cells are taken.
+        """
+        normals = _on_grid(normals, outputs.shape[2:])
         counts = normals.square().sum(1, keepdim=True) > 0
         distance = (unit_vectors(outputs) - normals).square() * counts
         number = self._add(counts.sum().to(distance.dtype))

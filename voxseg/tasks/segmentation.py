@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from voxseg.data.grid import IGNORED
+from voxseg.tasks.deep_supervision import DeepSupervision
 
 LossKind = Literal["dice_ce", "ce", "dice"]
 
@@ -61,7 +62,7 @@ class DiceCounts:
         return 0.0 if value.isnan() else float(value)
 
 
-class SegmentationLoss(nn.Module):
+class SegmentationLoss(DeepSupervision):
     """Dice, cross-entropy or their sum, with deep supervision.
 
     Args:
@@ -81,38 +82,19 @@ class SegmentationLoss(nn.Module):
         add: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         weight: Tensor | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(add)
         if weight is not None and weight.shape != (num_classes,):
             raise ValueError(f"weight must be ({num_classes},), got {tuple(weight.shape)}")
         self._kind = kind
         self._num_classes = num_classes
-        self._add = add
         self._weight = torch.ones(num_classes) if weight is None else weight.float()
 
-    def forward(
-        self, logits: Tensor, auxiliary: list[Tensor], label: Tensor, auxiliary_weight: float
-    ) -> Tensor:
-        """Mean loss of the batch; of several processes, the part of this one.
+    def one(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Loss of logits (B, N, *R); label (B, 1, *S) int64 class indices, or ``IGNORED``.
 
-        The parts add up to the loss of the whole batch, whatever the processes' shares, and so do
-        their gradients. It is 0 where no voxel counts.
-
-        Args:
-            logits: (B, N, *S), the main output.
-            auxiliary: further outputs; a coarser one is compared with the share of each class
-                in those of its voxels that count.
-            label: (B, 1, *S) int64 class indices, or ``IGNORED``.
-            auxiliary_weight: weight of each auxiliary output, halved for each halving of its
-                grid; 0 skips them.
+        Where R is coarser than S, a voxel is compared with the share of each class in those of
+        its voxels that count.
         """
-        loss = self._one(logits, label)
-        if auxiliary_weight:
-            for output in auxiliary:
-                coarseness = output.shape[2] / label.shape[2]
-                loss = loss + auxiliary_weight * coarseness * self._one(output, label)
-        return loss
-
-    def _one(self, logits: Tensor, label: Tensor) -> Tensor:
         logits = logits.float()
         truth = None
         if self._kind != "ce" or logits.shape[2:] != label.shape[2:]:
