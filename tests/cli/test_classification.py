@@ -49,10 +49,14 @@ def test_train_predict_evaluate(voxseg, validate, data, tmp_path):
     assert trained.json["score_name"] == "top-1"
     assert 0 <= trained.json["score"] <= 1
     assert json.loads((run / "metrics.json").read_text())["selected_by"] == "top-1"
-    predicted = voxseg("predict", run, data / "val", "-o", out, "--tta", "--json")
+    named = tmp_path / "named.html"
+    words = ("predict", run, data / "val", "-o", out, "--tta", "--report", named, "--json")
+    predicted = voxseg(*words)
     assert predicted.code == 0, predicted.err
     assert len(predicted.json["cases"]) == 6
     table = rows(out / "predictions.csv")
+    for case in ("val_sea_0", "val_sand_1"):
+        assert f"{case} <span>{table[case]['class_1']}</span>" in named.read_text()
     assert set(table["val_sea_0"].values()) >= set(COLOURS)
     shares = [float(table["val_sea_0"][f"probability_{n}"]) for n in (1, 2, 3)]
     assert shares == sorted(shares, reverse=True)

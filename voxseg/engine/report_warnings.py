@@ -19,6 +19,7 @@ from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.photo_report import class_warnings
 from voxseg.engine.report_sources import CaseFiles
 from voxseg.engine.report_tables import foreground
+from voxseg.engine.task_scores import TaskEvaluation
 from voxseg.errors import DataError
 from voxseg.export.report_parts import ReportTable
 from voxseg.metrics.summary import in_cases
@@ -41,8 +42,8 @@ class Headers:
     """Case -> volume of a voxel; only where a header can be read."""
 
 
-def score_warnings(evaluation: Evaluation, voxel_ml: Mapping[str, float]) -> list[str]:
-    """Say what was not scored, and which scores are not to be taken at face value."""
+def not_scored(evaluation: Evaluation | TaskEvaluation) -> list[str]:
+    """Say which cases failed, and which lack their prediction or their truth."""
     found = [f"{case} failed: {error}" for case, error in evaluation.failures.items()]
     for names, what in (
         (evaluation.without_prediction, "without a prediction, not scored"),
@@ -51,6 +52,12 @@ def score_warnings(evaluation: Evaluation, voxel_ml: Mapping[str, float]) -> lis
         if names:
             short = [Path(name).name for name in names]
             found.append(f"{in_cases(len(names))} {what}: {listed(short)}")
+    return found
+
+
+def score_warnings(evaluation: Evaluation, voxel_ml: Mapping[str, float]) -> list[str]:
+    """Say what was not scored, and which scores are not to be taken at face value."""
+    found = not_scored(evaluation)
     if evaluation.is_images:  # a photograph need not show every class
         found += class_warnings(evaluation)
     else:

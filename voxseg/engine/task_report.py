@@ -9,6 +9,7 @@ from voxseg.engine import report_facts as facts
 from voxseg.engine.photo_report import files_table
 from voxseg.engine.report_choice import MOST_PREDICTED, choose, file_warnings
 from voxseg.engine.report_sources import CaseFiles, ReportSource
+from voxseg.engine.report_warnings import not_scored
 from voxseg.engine.task_pictures import (
     angle_figure,
     boundary_figure,
@@ -124,16 +125,6 @@ def confusion_section(answers: TaskEvaluation) -> ReportSection:
     return ReportSection("Each class", tables=[ReportTable("", columns, rows, note)])
 
 
-def answer_warnings(answers: TaskEvaluation) -> list[str]:
-    """Say what could not be scored."""
-    return [
-        *(f"{case} failed: {error}" for case, error in answers.failures.items()),
-        *(f"{case} has a truth but no prediction" for case in answers.without_prediction),
-        *(f"{name} has no truth" for name in answers.without_truth),
-        *answers.notes,
-    ]
-
-
 def answered_cases(
     task: TaskKind,
     files: Mapping[str, CaseFiles],
@@ -141,10 +132,15 @@ def answered_cases(
     anchors: Mapping[str, str],
     answers: TaskEvaluation | None = None,
     ranked: Sequence[str] = (),
+    named: Mapping[str, str] | None = None,
 ) -> Iterator[ReportCase]:
-    """Draw cases, one at a time."""
+    """Draw cases, one at a time; ``named`` are the classes of photographs without a truth."""
     if task == "classification":
-        return map(partial(_named_case, files=files, anchors=anchors, answers=answers), drawn)
+        headlines = {
+            case: _headline(answers, case, ()) if answers else (named or {}).get(case, "")
+            for case in drawn
+        }
+        return map(partial(_named_case, files=files, anchors=anchors, headlines=headlines), drawn)
     draw = boundary_picture if task == "boundaries" else normals_picture
 
     def one(case: str) -> ReportCase:
@@ -171,7 +167,7 @@ def _named_case(
     case: str,
     files: Mapping[str, CaseFiles],
     anchors: Mapping[str, str],
-    answers: TaskEvaluation | None,
+    headlines: Mapping[str, str],
 ) -> ReportCase:
     """Show a whole photograph, small, with what it was taken for."""
     figures: tuple[ReportFigure, ...] = ()
@@ -180,9 +176,8 @@ def _named_case(
         figures = (ReportFigure(small_photograph(files[case]), f"the photograph {case}"),)
     except VoxsegError as error:
         caption = f"{error}."
-    headline = _headline(answers, case, ()) if answers else ""
     return ReportCase(
-        case, caption=caption, headline=headline, figures=figures, anchor=anchors[case]
+        case, caption=caption, headline=headlines[case], figures=figures, anchor=anchors[case]
     )
 
 
@@ -217,8 +212,9 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         drawn = tuple(ranked[: MOST_PREDICTED if pictures is None else pictures])
     files = {case: source.files.get(case, CaseFiles()) for case in ranked}
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    named = {str(row["case_id"]): str(row.get("category", "")) for row in source.outcomes}
     warnings = [
-        *(answer_warnings(answers) if answers else ()),
+        *((*not_scored(answers), *answers.notes) if answers else ()),
         *(f"{r['case_id']} failed: {r['error']}" for r in source.outcomes if r.get("error")),
         *source.notes,
         *(
@@ -242,7 +238,7 @@ def task_page(source: ReportSource, pictures: int | None) -> tuple[Report, tuple
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=sections,
-        cases=answered_cases(task, files, drawn, anchors, answers, ranked),
+        cases=answered_cases(task, files, drawn, anchors, answers, ranked, named),
         cases_note=_drawn_note(len(drawn), len(ranked), is_scored=answers is not None)
         if task != "classification"
         else f"{len(drawn)} of {len(ranked)} photographs{_WRONG if answers else ''}.",
