@@ -118,7 +118,7 @@ def confusion_section(answers: TaskEvaluation) -> ReportSection:
         others = sorted(named.items(), key=lambda item: (-item[1], item[0]))
         taken = [f"{other} ({count})" for other, count in others if other != name]
         share = _number(named.get(name, 0) / total, 3)
-        rows.append([name, str(total), share, ", ".join(taken[:_MOST_TAKEN]) or "-"])
+        rows.append([name, str(total), share, "\n".join(taken[:_MOST_TAKEN]) or "-"])
     rows.sort(key=lambda row: row[2])
     columns = ("class", "photographs", "told", "taken for")
     note = f"Classes with the smallest share first; at most {_MOST_TAKEN} others are named."
@@ -184,7 +184,8 @@ def _named_case(
 def _headline(answers: TaskEvaluation, case: str, ranked: Sequence[str]) -> str:
     if answers.task == "classification":
         truth, *named = answers.detail["wrong"][case]
-        return f"{truth}, taken for {named[0]}; then {', '.join(named[1:]) or 'nothing'}"
+        # Names have commas of their own.
+        return f"{truth}; taken for {named[0]}; then {'; '.join(named[1:]) or 'nothing'}"
     name, score = next(iter(CASE_SCORES[answers.task].items()))
     value = _number(answers.cases[case][name], score.digits)
     return (
