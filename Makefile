@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 		|| { echo "voxseg needs Python 3.11, 3.12 or 3.13; name one with 'make PYTHON=python3.12 ...'"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch -c constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,brain]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,brain,dicom,onnx]' -c constraints.txt
 	@touch $@
 
 demo: install

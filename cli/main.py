@@ -23,6 +23,7 @@ from . import (
     demo,
     doctor,
     evaluate,
+    export,
     models,
     predict,
     report,
@@ -93,6 +94,7 @@ app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.command()(train.recipes)
 app.command()(schemas.schemas)
+app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")
 app.add_typer(bench.app, name="bench")
 

@@ -14,6 +14,7 @@ from voxseg.engine.report_sources import EVALUATE_MANIFEST, PREDICT_MANIFEST, re
 from voxseg.errors import DataError, UsageError
 from voxseg.export import report
 from voxseg.export.label_table import write_label_table
+from voxseg.export.labels import plain_table
 from voxseg.files import write_text
 
 
@@ -38,7 +39,7 @@ def predicted(folder, sizes):
         row = {"case_id": case, "output": str(target), "seconds": 1.5, "error": ""}
         rows.append({**row, "memory": "whole", "volumes": [volume]})
     write_text(out / "predict.json", json.dumps(rows))
-    write_label_table(out, {0: "background", 1: "shell", 2: "core"})
+    write_label_table(out, plain_table({1: "shell", 2: "core"}))
     return out
 
 

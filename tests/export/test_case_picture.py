@@ -17,7 +17,7 @@ from voxseg.export.case_picture import (
     draw_case,
     error_map,
 )
-from voxseg.export.label_table import class_colours
+from voxseg.export.labels import class_colours
 from voxseg.export.report_parts import ReportCase
 
 NAMES = {0: "background", 1: "CSF", 2: "grey & white"}

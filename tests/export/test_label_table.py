@@ -6,7 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from voxseg.export.label_table import class_colours, write_label_table
+from voxseg.export.label_table import write_label_table
+from voxseg.export.labels import class_colours, plain_table
 
 NAMES = {0: "background", 1: "CSF", 2: "grey matter", 250: "white matter"}
 
@@ -24,7 +25,7 @@ def read_ctbl(path):
 
 
 def test_csv_has_slicers_columns_and_no_codes(tmp_path):
-    path, _ = write_label_table(tmp_path, NAMES)
+    path, _ = write_label_table(tmp_path, plain_table(NAMES))
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows[0]) == 21
@@ -39,7 +40,7 @@ def test_csv_has_slicers_columns_and_no_codes(tmp_path):
 
 
 def test_both_files_agree(tmp_path):
-    csv_path, ctbl_path = write_label_table(tmp_path, NAMES)
+    csv_path, ctbl_path = write_label_table(tmp_path, plain_table(NAMES))
     table = read_ctbl(ctbl_path)
     assert re.match(r"# Color table file", ctbl_path.read_text(encoding="utf-8"))
     assert table.pop(0) == ("background", (0, 0, 0, 0))
@@ -52,7 +53,7 @@ def test_both_files_agree(tmp_path):
 
 def test_awkward_names_survive(tmp_path):
     names = {1: 'left, "inner"\npart', 2: "", 3: "über"}
-    csv_path, ctbl_path = write_label_table(tmp_path / "new", names)
+    csv_path, ctbl_path = write_label_table(tmp_path / "new", plain_table(names))
     with csv_path.open(encoding="utf-8", newline="") as file:
         read = {int(row["LabelValue"]): row["Name"] for row in csv.DictReader(file)}
     assert read == {1: "left, 'inner' part", 2: "class 2", 3: "über"}
@@ -60,7 +61,8 @@ def test_awkward_names_survive(tmp_path):
 
 
 def test_negative_classes_are_left_out(tmp_path):
-    csv_path, ctbl_path = write_label_table(tmp_path, {-1: "ignored", 0: "none", 4: "x"})
+    table = plain_table({-1: "ignored", 0: "none", 4: "x"})
+    csv_path, ctbl_path = write_label_table(tmp_path, table, "none")
     assert "ignored" not in csv_path.read_text() + ctbl_path.read_text()
     assert list(read_ctbl(ctbl_path)) == [0, 4]
 

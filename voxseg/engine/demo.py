@@ -28,7 +28,6 @@ from voxseg.engine.predict import Predictor, PredictRequest, predict
 from voxseg.engine.progress import Progress, TrainResult
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import UsageError, VoxsegError
-from voxseg.export.label_table import write_label_table
 from voxseg.export.nifti import plain_geometry, write_map, write_mask
 from voxseg.export.report import Report, ReportCase, ReportTable, write_report
 from voxseg.metrics import EMPTY_POLICY
@@ -48,7 +47,11 @@ _TOLERANCE_MM = 2.0  # one voxel
 _PARTS = ("training", "unseen", "truth", "baseline", "supervoxels", "predictions", "scores")
 _BASELINE: dict[str, Any] = {
     "model": {"design": "V0", "stages": 1, "width_divisor": 8},
-    "labels": {"values": list(CLASS_NAMES), "names": list(CLASS_NAMES.values())},
+    "labels": {
+        "values": list(CLASS_NAMES),
+        "names": list(CLASS_NAMES.values()),
+        "table": "brain-tissues",
+    },
     "train": {
         "epochs": 20,
         "steps_per_epoch": 50,
@@ -131,7 +134,6 @@ def run_demo(
     )
     if outcome.error:
         raise VoxsegError(outcome.error)
-    table, _ = write_label_table(output / "predictions", CLASS_NAMES)
     evaluation = evaluate(
         output / "predictions", output / "truth", tolerance_mm=_TOLERANCE_MM, names=CLASS_NAMES
     )
@@ -143,7 +145,7 @@ def run_demo(
         evaluation,
         Path(outcome.output),
         image,
-        table,
+        output / "predictions" / "labels.csv",
         output / "report.html",
         output / "supervoxels",
         time.perf_counter() - start,

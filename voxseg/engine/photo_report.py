@@ -10,7 +10,7 @@ from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.pooled import Pooled
 from voxseg.engine.report_sources import CaseFiles
 from voxseg.errors import VoxsegError
-from voxseg.export.label_table import Colour, class_colours
+from voxseg.export.labels import Colour, class_colours
 from voxseg.export.photo_picture import draw_photograph
 from voxseg.export.report_parts import ReportCase, ReportLink, ReportSection, ReportTable
 from voxseg.metrics import ClassScores

@@ -10,6 +10,7 @@ from voxseg.data.check import CheckReport, Fingerprint
 from voxseg.data.label_sets import label_values
 from voxseg.data.layouts import Dataset
 from voxseg.engine.config import Config, build, merge
+from voxseg.engine.labels import check_facts, table_settings
 from voxseg.engine.task_settings import check_augmentation, task_labels, with_task
 from voxseg.errors import DataError, UsageError
 
@@ -58,6 +59,11 @@ def complete(
             f"the label files hold values {unknown} that labels.values "
             f"{list(config.labels.values)} does not list; add them, or correct the files"
         )
+    found_in_table = table_settings(config.labels, dataset, say)
+    if found_in_table:
+        tables = merge(tables, {"labels": found_in_table})
+        config = build(tables)
+    check_facts(config.labels)
     if not config.labels.names:
         names = [_name(v, dataset) for v in config.labels.values]
         tables = merge(tables, {"labels": {"names": names}})

@@ -25,12 +25,14 @@ from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
+from voxseg.engine.labels import label_table
 from voxseg.engine.operations import Postprocessing, find_postprocessing
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.engine.task_predict import answer_case, told_of_memory
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.images import write_overlay
-from voxseg.export.label_table import class_colours, write_label_table
+from voxseg.export.label_table import write_label_table
+from voxseg.export.labels import class_colours
 from voxseg.export.masks import map_name, mask_name, write_map, write_mask
 from voxseg.files import write_text
 from voxseg.metrics.uncertainty import Members, entropy
@@ -174,8 +176,8 @@ def predict(
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
         if kind == "segmentation":
-            names = dict(zip(labels.values, labels.names, strict=True))
-            write_label_table(request.output, names)
+            background = dict(zip(labels.values, labels.names, strict=True)).get(0, "background")
+            write_label_table(request.output, label_table(labels), background)
         path = request.output / request.part.file("predict.json")
         write_text(path, json_text(predict_document(outcomes)) + "\n")
     return outcomes

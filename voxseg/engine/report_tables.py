@@ -13,7 +13,7 @@ from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.photo_report import colours_of
 from voxseg.engine.report_sources import FoldFacts
 from voxseg.export.check_report import figure
-from voxseg.export.label_table import Colour, class_colours
+from voxseg.export.labels import Colour, class_colours
 from voxseg.export.plots import Group, Panel, agreement_plots, box_plots, cohort_strip
 from voxseg.export.report_parts import ReportFigure, ReportLink, ReportSection, ReportTable
 from voxseg.metrics import ClassScores, foreground_means

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import TaskKind
 from voxseg.engine.device import Layout, Precision
+from voxseg.export.labels import Side, Tissue
 from voxseg.models import (
     Context,
     Depth,
@@ -66,9 +67,25 @@ class LabelConfig:
     names: tuple[str, ...] = ()
     """A name for each value; empty takes the data set's, or "class N"."""
     colours: tuple[str, ...] = ()
-    """#rrggbb of each value, for masks of photographs; empty takes the data set's, or our own."""
+    """#rrggbb of each value; empty takes the data set's or the table's, or our own."""
     ignore: tuple[int, ...] = ()
     """Values of voxels that count neither in training nor in scores."""
+    table: str = ""
+    """Names, colours and codes of the classes: a label table that ships with voxseg (it is left
+    out, and that is said, where the data have other labels), or a file. What it says is kept
+    below, one for each value."""
+    note: str = ""
+    """A sentence that belongs beside volumes."""
+    codes: tuple[str, ...] = ()
+    """Category~type~modifier~region~modifier, each scheme^value^meaning."""
+    sides: tuple[Side, ...] = ()
+    """"left", "right" or ""."""
+    structures: tuple[str, ...] = ()
+    """What a class is without its side."""
+    tissues: tuple[Tissue, ...] = ()
+    """"csf", "grey_matter", "white_matter" or ""."""
+    intracranial: tuple[bool, ...] = ()
+    """Whether a class counts to the intracranial volume."""
 
     def __post_init__(self) -> None:
         both = sorted(set(self.values) & set(self.ignore))

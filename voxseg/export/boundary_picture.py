@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from voxseg.export.label_table import Colour
+from voxseg.export.labels import Colour
 from voxseg.export.photo_picture import PAGE_WIDTH, panel_width, photo_sheet
 
 BOUNDARY_ERRORS: dict[str, Colour] = {

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxseg.export.label_table import Colour
+from voxseg.export.labels import Colour
 from voxseg.export.report_parts import ReportCase
 
 FALSE_POSITIVE, FALSE_NEGATIVE, WRONG_CLASS = 1, 2, 3

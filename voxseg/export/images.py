@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from voxseg.export.label_table import Colour, class_colours
+from voxseg.export.labels import Colour, class_colours
 from voxseg.files import replacing
 
 _MOST_8_BITS, _MOST_16_BITS = 2**8 - 1, 2**16 - 1

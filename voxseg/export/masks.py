@@ -8,7 +8,7 @@ import numpy as np
 
 from voxseg.export import nifti
 from voxseg.export.images import write_grey_tiff, write_label_png
-from voxseg.export.label_table import Colour
+from voxseg.export.labels import Colour
 
 
 def mask_name(case_id: str, *, is_image: bool) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from voxseg.export.label_table import Colour
+from voxseg.export.labels import Colour
 
 WRONG, NOT_COUNTED = 1, 2
 PHOTO_ERRORS: dict[str, Colour] = {

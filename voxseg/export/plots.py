@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from voxseg.export.label_table import Colour
+from voxseg.export.labels import Colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

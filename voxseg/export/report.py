@@ -20,7 +20,7 @@ from voxseg.export.case_picture import (
     caption_of,
     draw_case,
 )
-from voxseg.export.label_table import Colour, class_colours
+from voxseg.export.labels import Colour, class_colours
 from voxseg.export.photo_picture import PHOTO_ERRORS
 from voxseg.export.report_parts import (
     ReportCase,

@@ -1,0 +1,29 @@
+"""The program's commands as functions: ``voxseg.train(...)`` is ``voxseg train``.
+
+Each takes the options of its command under the same names and with the same defaults, and returns
+typed what the command prints. Two things differ: ``settings`` may be nested tables as well as
+``SECTION.KEY=VALUE`` texts, and instead of printing a function calls ``say`` with each sentence and
+``notify`` with each step. Paths may be texts. An error that a user can cure is a
+``voxseg.errors.VoxsegError``.
+
+The command line is made of these functions, and a test compares the parameters of both.
+"""
+
+from voxseg.api.datasets import check, split, supervoxels
+from voxseg.api.results import compare, evaluate, predict, report
+from voxseg.api.training import crossval, reproduce, train
+from voxseg.engine.convert import convert
+
+__all__ = [
+    "check",
+    "compare",
+    "convert",
+    "crossval",
+    "evaluate",
+    "predict",
+    "report",
+    "reproduce",
+    "split",
+    "supervoxels",
+    "train",
+]

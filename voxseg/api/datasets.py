@@ -1,0 +1,80 @@
+"""Functions about data sets: ``check``, ``split``, ``supervoxels``."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from voxseg.api.shared import silent
+from voxseg.data.check import CheckReport, check_dataset, find_pairs
+from voxseg.data.prepare import MaskMode
+from voxseg.data.splits import Fold
+from voxseg.data.superpixels import Method, SupervoxelSettings
+from voxseg.engine import supervoxels as _supervoxels
+from voxseg.engine.dealing import Dealing, write_dealt
+from voxseg.engine.options import Place, as_path, as_paths
+
+
+def check(
+    data: Place, *, labels: Place | None = None, notify: Callable[[str], None] = silent
+) -> CheckReport:
+    """Check a data set: what is wrong and how to mend it; see ``voxseg check --help``.
+
+    The page, the corrected copies and the JSON document of the command are
+    ``voxseg.export.check_report``, ``voxseg.data.fix`` and ``voxseg.data.check_document``.
+    """
+    dataset, known = find_pairs(Path(data), as_path(labels))
+    return check_dataset(dataset, notify, known)
+
+
+def split(
+    data: Place,
+    output: Place,
+    *,
+    folds: int = 3,
+    leave_one_out: bool = False,
+    groups: Place | None = None,
+    strata: str = "",
+    labels: Place | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> tuple[Fold, ...]:
+    """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
+    dealing = Dealing(
+        folds=folds, leave_one_out=leave_one_out, groups=as_path(groups), strata=strata
+    )
+    return write_dealt(Path(data), as_path(labels), Path(output), dealing, seed, overwrite)
+
+
+def supervoxels(
+    images: Place | Sequence[Place],
+    output: Place,
+    *,
+    labels: Place | None = None,
+    method: Method = "slic",
+    size_mm: float = 7.0,
+    compactness: float = 0.1,
+    iterations: int = 10,
+    sigma_mm: float = 0.0,
+    mask: MaskMode = "auto",
+    target_oracle: float | None = None,
+    sweep: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = silent,
+) -> _supervoxels.SupervoxelReport:
+    """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
+    request = _supervoxels.SupervoxelRequest(
+        inputs=as_paths(images),
+        output=Path(output),
+        labels=as_path(labels),
+        settings=SupervoxelSettings(
+            method=method,
+            size_mm=size_mm,
+            compactness=compactness,
+            iterations=iterations,
+            sigma_mm=sigma_mm,
+        ),
+        mask=mask,
+        target_oracle=target_oracle,
+        sweep=sweep,
+        overwrite=overwrite,
+    )
+    return _supervoxels.make_supervoxels(request, say)

@@ -1,0 +1,22 @@
+"""What the functions of the program have in common."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from voxseg.engine.case_report import Page, write_page
+from voxseg.engine.options import Place
+from voxseg.engine.report_sources import ReportSource
+
+
+def silent(*_: object) -> None:
+    """Tell nobody."""
+
+
+def write_and_tell(
+    source: ReportSource, page: Place, say: Callable[[str], None], pictures: int | None = None
+) -> Page:
+    """Write the page about ``source`` and say what is on it."""
+    written = write_page(source, Path(page), pictures=pictures)
+    drawn = f"{len(written.drawn)} of {written.num_cases} cases drawn"
+    say(f"page: {written.path} ({drawn}, {len(written.warnings)} warnings)")
+    return written

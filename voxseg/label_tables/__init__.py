@@ -1,0 +1,1 @@
+"""Label tables that ship with voxseg: names, colours and codes of known classes."""
