@@ -91,3 +91,12 @@ Report = Annotated[
         metavar="PAGE",
     ),
 ]
+LabelTable = Annotated[
+    str | None,
+    typer.Option(
+        "--label-table",
+        help="Names, colours and codes of the classes: a table that ships with voxseg, or a TOML "
+        "or CSV file; by default the run's own.",
+        metavar="TABLE",
+    ),
+]

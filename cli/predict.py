@@ -57,6 +57,7 @@ def predict(
     no_postprocess: Annotated[
         bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
     ] = False,
+    label_table: options.LabelTable = None,
     num_parts: Annotated[
         int,
         typer.Option("--num-parts", min=1, help="Predict one of so many shares of the cases."),
@@ -105,6 +106,7 @@ def predict(
         low_memory=low_memory,
         postprocess=postprocess,
         no_postprocess=no_postprocess,
+        label_table=label_table,
         num_parts=num_parts,
         part_id=part_id,
         device=device,

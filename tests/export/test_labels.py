@@ -76,7 +76,7 @@ def test_codes_read_back():
     assert str(Codes()) == ""
     assert codes_from_text("") == Codes()
     for wrong in ("SCT", "a~b~c~d~e", "SCT^1~~~~"):
-        with pytest.raises(ValueError, match="scheme|parts"):
+        with pytest.raises(ValueError, match=r"scheme|parts"):
             codes_from_text(wrong)
 
 

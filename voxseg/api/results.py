@@ -31,6 +31,7 @@ def predict(
     low_memory: bool = False,
     postprocess: Place | None = None,
     no_postprocess: bool = False,
+    label_table: str | None = None,
     num_parts: int = 1,
     part_id: int = 0,
     device: str = "auto",
@@ -56,6 +57,7 @@ def predict(
         skip_existing=skip_existing,
         postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
         part=_predict.Part(part_id, num_parts),
+        label_table=label_table,
     )
     outcomes = _predict.predict(request, notify, say)
     source = _reports.prediction_source(

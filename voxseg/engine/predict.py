@@ -4,39 +4,28 @@ A mask lies on its source's grid with its source's header. A broken file among m
 the others finish.
 """
 
-import contextlib
-import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TypeVar
 
 from voxseg.data.cases import TaskKind
 from voxseg.data.layouts import Case, find_cases
-from voxseg.data.names import case_name, is_case_file
-from voxseg.data.prepare import Prepared
-from voxseg.data.reading import read_channels, read_geometry, read_label
-from voxseg.data.volume import Volume
-from voxseg.documents import document, json_text
-from voxseg.engine.case_memory import CaseEstimate, Output
+from voxseg.data.names import is_case_file
+from voxseg.documents import json_text
 from voxseg.engine.category_files import TABLE, write_categories
-from voxseg.engine.config import Config
-from voxseg.engine.gather import Gathered
+from voxseg.engine.config import LabelConfig
 from voxseg.engine.labels import label_table
-from voxseg.engine.operations import Postprocessing, find_postprocessing
+from voxseg.engine.operations import find_postprocessing
+from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
+from voxseg.engine.outcomes import predict_document as predict_document
+from voxseg.engine.predict_case import Extra, Wishes, predict_one
 from voxseg.engine.predictor import Predictor as Predictor
-from voxseg.engine.task_predict import answer_case, told_of_memory
 from voxseg.errors import UsageError, VoxsegError
-from voxseg.export.images import write_overlay
 from voxseg.export.label_table import write_label_table
-from voxseg.export.labels import class_colours
-from voxseg.export.masks import map_name, mask_name, write_map, write_mask
+from voxseg.export.masks import mask_name
 from voxseg.files import write_text
-from voxseg.metrics.uncertainty import Members, entropy
-from voxseg.schemas import PREDICT
 
 Item = TypeVar("Item")
 
@@ -92,46 +81,10 @@ class PredictRequest:
     Probabilities and uncertainty stay those of the networks."""
     part: Part = Part()
     """Which of the cases; all by default."""
-
-
-@dataclass(frozen=True)
-class CaseOutcome:
-    """What happened to one case."""
-
-    case_id: str
-    output: str
-    seconds: float
-    error: str
-    """One sentence, or "" when all went well."""
-    memory: str = ""
-    """How it was run: whole, in slabs, tiles or windows, and what did not fit before that."""
-    needed_gb: float | None = None
-    """Most memory of the process, as estimated before it started; None where nothing was run."""
-    free_gb: float | None = None
-    """What was free then."""
-    volumes: tuple["Volumes", ...] = ()
-    """Of each class but background; empty where the mask was kept as it was."""
-    postprocessing: str = ""
-    """What was done to the mask; "" for nothing."""
-    task: TaskKind = "segmentation"
-    """What the network was trained for."""
-    category: str = ""
-    """The most probable class of a whole photograph; "" of other tasks."""
-
-
-@dataclass(frozen=True)
-class Volumes:
-    """How large one class is."""
-
-    label: int
-    name: str
-    ml: float
-    """Of the mask, after post-processing."""
-    low_ml: float | None = None
-    """The least that one of several members (folds, flips) gives, without post-processing; None
-    with one member."""
-    high_ml: float | None = None
-    """The most."""
+    label_table: Path | str | None = None
+    """Names, colours and codes to write instead of the run's own; see ``voxseg.engine.labels``."""
+    extras: tuple[Extra, ...] = ()
+    """What else is written of each volume."""
 
 
 def predict(
@@ -163,24 +116,40 @@ def predict(
         _refuse_options(request, kind, volume)
         return _classify(predictor, cases, request, notify)
     targets = _targets(request, cases)
-    operations = None
-    if kind == "segmentation":
-        operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
-    else:
+    if kind != "segmentation":
         _refuse_options(request, kind, volume)
+    wishes = _wishes(request, labels, is_segmentation=kind == "segmentation")
     outcomes = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        outcome = _predict_one(predictor, case, target, request, operations, say)
+        outcome = predict_one(predictor, case, target, wishes, say)
         outcome = replace(outcome, task=kind)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
         if kind == "segmentation":
             background = dict(zip(labels.values, labels.names, strict=True)).get(0, "background")
-            write_label_table(request.output, label_table(labels), background)
+            write_label_table(request.output, wishes.table, background)
         path = request.output / request.part.file("predict.json")
         write_text(path, json_text(predict_document(outcomes)) + "\n")
     return outcomes
+
+
+def _wishes(request: PredictRequest, labels: LabelConfig, *, is_segmentation: bool) -> Wishes:
+    wishes = Wishes(
+        save_probabilities=request.save_probabilities,
+        save_uncertainty=request.save_uncertainty,
+        save_overlays=request.save_overlays,
+        tta=request.tta,
+        skip_existing=request.skip_existing,
+        extras=request.extras,
+    )
+    if not is_segmentation:
+        return wishes
+    return replace(
+        wishes,
+        operations=find_postprocessing(request.checkpoint, request.postprocess, labels),
+        table=label_table(labels, request.label_table),
+    )
 
 
 def _classify(
@@ -231,133 +200,6 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
     wrong = next((name for name, is_given in options.items() if is_given), None)
     if wrong is not None:
         raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} does {kind}")
-
-
-def predict_document(outcomes: Sequence[CaseOutcome]) -> dict[str, Any]:
-    """What became of each case as plain values: ``predict.json``, and what ``--json`` prints."""
-    return document(PREDICT, {"cases": [asdict(outcome) for outcome in outcomes]})
-
-
-def _predict_one(
-    predictor: Predictor,
-    case: Case,
-    target: Path,
-    request: PredictRequest,
-    operations: Postprocessing | None,
-    say: Callable[[str], None],
-) -> CaseOutcome:
-    if request.skip_existing and target.exists():
-        return CaseOutcome(case.case_id, str(target), 0.0, "", "kept as it was")
-    start = time.perf_counter()
-    output = Output(
-        folder=target.parent,
-        save_probabilities=request.save_probabilities or not predictor.finds_classes,
-        save_uncertainty=request.save_uncertainty,
-        tta=request.tta,
-    )
-    try:
-        estimate = predictor.estimate(case, output)
-        say(f"{case.case_id}: {estimate}")
-        if predictor.finds_classes:
-            memory, volumes = _segment(predictor, case, target, output, estimate, operations, say)
-        else:
-            keeps = request.save_probabilities
-            memory, volumes = answer_case(predictor, case, target, output, estimate, say, keeps), ()
-        if request.save_overlays:
-            _draw(predictor.config, case, target)
-    except VoxsegError as error:
-        return CaseOutcome(case.case_id, "", time.perf_counter() - start, str(error))
-    seconds = time.perf_counter() - start
-    return CaseOutcome(
-        case.case_id,
-        str(target),
-        seconds,
-        "",
-        memory,
-        estimate.needed_gb,
-        estimate.free_gb,
-        volumes,
-        str(operations) if operations is not None else "",
-    )
-
-
-def _segment(
-    predictor: Predictor,
-    case: Case,
-    target: Path,
-    output: Output,
-    estimate: CaseEstimate,
-    operations: Postprocessing | None,
-    say: Callable[[str], None],
-) -> tuple[str, tuple[Volumes, ...]]:
-    """Prepare, predict and write one case; return how it was run and how large its classes are."""
-    with told_of_memory(case, estimate):
-        source, _ = read_geometry(case.images)
-        prepared = predictor.prepare(case)
-        gathered, memory = predictor.gather(prepared, estimate, output, say)
-        with contextlib.closing(gathered):
-            label = predictor.label_of(prepared, gathered)
-            _write_maps(predictor.config, prepared, gathered, output, source, target)
-        if operations is not None:
-            label = operations.apply(label)
-        # Last: where it is, --skip-existing finds all done.
-        write_mask(target, label, source, predictor.config.labels.palette)
-        volumes: tuple[Volumes, ...] = ()
-        if not case.is_image:
-            volumes = _volumes(predictor.config, prepared, label, gathered.members, source)
-        return memory, volumes
-
-
-def _draw(config: Config, case: Case, target: Path) -> None:
-    """Lay the classes of a written mask over its photograph, CASE_overlay.jpg."""
-    colours = config.labels.palette or class_colours(config.labels.values)
-    path = target.with_name(f"{case_name(target)}_overlay.jpg")
-    write_overlay(path, read_channels(case.images).array, read_label(target).array, colours)
-
-
-def _volumes(
-    config: Config, case: Prepared, label: np.ndarray, members: Members, source: Volume
-) -> tuple[Volumes, ...]:
-    """Measure the mask on the source's grid, and the members on the prepared one."""
-    voxel, prepared_voxel = (math.prod(s) / 1000 for s in (source.spacing, case.spacing))
-    ranges = members.voxel_ranges()
-    found = []
-    for k, (value, name) in enumerate(zip(config.labels.values, config.labels.names, strict=True)):
-        ml = float(np.count_nonzero(label == value) * voxel)
-        low, high = (n * prepared_voxel for n in ranges[k])
-        several = members.count > 1
-        found.append(Volumes(value, name, ml, low if several else None, high if several else None))
-    return tuple(found[1:])
-
-
-def _write_maps(
-    config: Config,
-    case: Prepared,
-    gathered: Gathered,
-    output: Output,
-    source: Volume,
-    target: Path,
-) -> None:
-    """Write the maps that were asked for, one after the other: each is as large as the image.
-
-    Probabilities, entropy, and disagreement where there is somebody to disagree; outside the crop
-    lies background, which is certain.
-    """
-    shares, grid = gathered.probabilities, case.grid
-    if shares is None:
-        return
-
-    def write(name: str, values: np.ndarray, outside: float) -> None:
-        path = target.with_name(map_name(f"{case_name(target)}_{name}", source))
-        write_map(path, grid.restore_map(values, outside), source)
-
-    if output.save_probabilities:
-        for k, value in enumerate(config.labels.values):
-            write(f"probability-{value}", shares[k], 1.0 if k == 0 else 0.0)
-    if output.save_uncertainty:
-        write("entropy", entropy(shares), 0.0)
-        if gathered.members.count > 1:
-            write("disagreement", gathered.members.disagreement(shares), 0.0)
 
 
 def _find(inputs: Sequence[Path]) -> list[Case]:
