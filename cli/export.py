@@ -2,8 +2,13 @@
 
 import typer
 
+from . import export_bundle, export_onnx, export_torch
+
 app = typer.Typer(
     name="export",
     no_args_is_help=True,
     help="Write masks and networks for other programs.",
 )
+app.command("bundle")(export_bundle.export_bundle)
+app.command("onnx")(export_onnx.export_onnx)
+app.command("torch")(export_torch.export_torch)
