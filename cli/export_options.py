@@ -16,9 +16,8 @@ Case = Annotated[
     Path | None,
     typer.Option(
         "--case",
-        help="Volume (or a CSV list of one case) on which the exported network is compared with the "
-        "original; by default a "
-        "synthetic one, which tells less.",
+        help="Volume (or a CSV list of one case) on which the exported network is compared with "
+        "the original; by default a synthetic one, which tells less.",
         metavar="VOLUME",
     ),
 ]
