@@ -112,6 +112,15 @@ def photographs():
     return made
 
 
+@pytest.fixture(scope="session")
+def head():
+    """A head with letters that no flip leaves alike, on grids of every orientation."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from . import phantom
+
+    return phantom
+
+
 @pytest.fixture
 def save_pictures(rng):
     """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.

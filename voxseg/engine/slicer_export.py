@@ -105,11 +105,11 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
     root, items = _find(request)
     folder = None if request.output == (items[0].segments or items[0].scene) else request.output
     _refuse_existing(items, overwrite=request.overwrite)
-    table = LabelTable(labels=())
+    table, is_missing = LabelTable(labels=()), False
     if not request.supervoxels:
         table, source = _table(request, root, items, say)
         if folder is not None:
-            _write_table(folder, table, source, overwrite=request.overwrite)
+            is_missing = _is_missing(folder, table, source, overwrite=request.overwrite)
     outcomes = []
     for item in items:
         try:
@@ -118,6 +118,8 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
             if len(items) == 1:
                 raise
             outcomes.append(SlicerOutcome(item.case_id, error=str(error)))
+    if folder is not None and is_missing and any(outcome.files for outcome in outcomes):
+        write_label_table(folder, table)
     return outcomes
 
 
@@ -222,15 +224,20 @@ def _table(
     return plain_table({value: f"class {value}" for value in values}), None
 
 
-def _write_table(folder: Path, table: LabelTable, source: Path | None, *, overwrite: bool) -> None:
-    """Write the table of the folder, unless it is there."""
+def _is_missing(folder: Path, table: LabelTable, source: Path | None, *, overwrite: bool) -> bool:
+    """Tell whether the table is to be written into a folder, where it may be already.
+
+    Raises:
+        UsageError: Another one is there.
+    """
     target = folder / "labels.csv"
-    if target.is_file() and not overwrite:
-        if source is not None and source.resolve() == target.resolve():
-            return
-        if _entries(read_label_table(target)) != _entries(table):
-            raise UsageError(f"{target} holds another label table; use --overwrite, or another -o")
-    write_label_table(folder, table)
+    if source is not None and source.resolve() == target.resolve():
+        return False
+    if not target.is_file() or overwrite:
+        return True
+    if _entries(read_label_table(target)) != _entries(table):
+        raise UsageError(f"{target} holds another label table; use --overwrite, or another -o")
+    return False
 
 
 def _entries(table: LabelTable) -> list[tuple[int, str, Colour, Codes]]:

@@ -1,11 +1,13 @@
 """Masks as 3D Slicer gets them: label maps and stacks of masks, on the grid of their image."""
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.reslice import label_on_grid
+from voxseg.data.regrid import describe_grid, label_on_grid_of
 from voxseg.data.volume import (
     GRID_TOLERANCE_VOXELS,
     Volume,
@@ -83,19 +85,22 @@ def onto_image(
     Raises:
         DataError: It lies on another grid and must not be resampled.
     """
-    if is_same_grid(mask, image):
+    apart = _distance(mask, image)
+    if apart <= GRID_TOLERANCE_VOXELS:
         return segments
+    mine, other = describe_grid(mask), describe_grid(image)
     if not resample:
+        far = "" if apart == math.inf else f" ({apart:.3g} voxels apart at most)"
         raise DataError(
-            f"{mask.path} lies on another grid than its image: {_grid(mask)}; {image.path} has "
-            f"{_grid(image)}; give the image that it was made from, or use --resample"
+            f"{mask.path} lies on another grid than its image{far}: it has {mine}, and "
+            f"{image.path} {other}; give the image that it was made from, or use --resample"
         )
-    grids = (mask.affine_mm, image.shape, image.affine_mm)
     if isinstance(segments, Mapping):
-        moved: Segments = {v: label_on_grid(one, *grids) for v, one in segments.items()}
+        stack = ((value, replace(mask, array=one)) for value, one in segments.items())
+        moved: Segments = {value: label_on_grid_of(one, image) for value, one in stack}
     else:
-        moved = label_on_grid(segments, *grids)
-    say(f"{mask.path} was brought from {_grid(mask)} to {_grid(image)}, by the nearest voxel")
+        moved = label_on_grid_of(replace(mask, array=segments), image)
+    say(f"{mask.path} was brought from {mine} to {other}, by the nearest voxel")
     lost = _present(segments) - _present(moved)
     if lost:
         named = ", ".join(str(value) for value in sorted(lost))
@@ -103,35 +108,19 @@ def onto_image(
     return moved
 
 
-def is_same_grid(mask: Volume, image: Volume) -> bool:
-    """Tell whether two volumes have the same voxels of the world, within a hundredth of one."""
-    if mask.shape != image.shape:
-        return False
-    distance = affine_distance(image.affine_mm, mask.affine_mm, image.shape)
-    return distance <= GRID_TOLERANCE_VOXELS
-
-
 def is_empty(segments: Segments) -> bool:
     """Tell whether no voxel belongs to anything."""
     return not _present(segments)
+
+
+def _distance(mask: Volume, image: Volume) -> float:
+    """Return how far apart the corners of two grids are, in voxels; of other shapes, infinity."""
+    if mask.shape != image.shape:
+        return math.inf
+    return affine_distance(image.affine_mm, mask.affine_mm, image.shape)
 
 
 def _present(segments: Segments) -> set[int]:
     if isinstance(segments, Mapping):
         return {value for value, mask in segments.items() if mask.any()}
     return {int(value) for layer in segments for value in np.unique(layer)} - {0}
-
-
-def _grid(volume: Volume) -> str:
-    """Tell a grid in words: voxels, their size, which way axes run, and where the first one lies.
-
-    An axis is named after the side of the patient that it runs to.
-    """
-    affine = volume.affine_mm
-    sides = ("LR", "PA", "IS")
-    axes = [int(np.abs(affine[:3, axis]).argmax()) for axis in range(3)]
-    letters = "".join(sides[w][int(affine[w, axis] > 0)] for axis, w in enumerate(axes))
-    shape = "x".join(str(size) for size in volume.shape)
-    spacing = " x ".join(f"{size:.4g}" for size in volume.spacing)
-    origin = ", ".join(f"{place:.4g}" for place in affine[:3, 3])
-    return f"{shape} voxels of {spacing} mm, {letters}, the first at ({origin}) mm"
