@@ -19,6 +19,7 @@ from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
+from voxseg.engine import volume_report as volume_pages
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
@@ -198,6 +199,8 @@ def _prediction_report(
     ordered = sorted((one.case_id for one in done), key=lambda case: case not in odd)
     drawn = tuple(ordered[: MOST_PREDICTED if pictures is None else pictures])
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    by_case = {one.case_id: one for one in done}
+    by_case = {case: by_case[case] for case in drawn}
     headers = remarks.read_headers(files)
     warnings = [
         *facts.failures(outcomes),
@@ -208,10 +211,15 @@ def _prediction_report(
         *headers.warnings,
     ]
     boxes = tables.volume_boxes(volumes)
+    found = (
+        volume_pages.volume_table(outcomes, anchors, odd),
+        volume_pages.measure_table(outcomes, anchors, odd),
+    )
     section = ReportSection(
         "Volumes",
+        volume_pages.paragraphs(done),
         figures=(boxes,) if boxes else (),
-        tables=(facts.volume_table(outcomes, anchors, odd),),
+        tables=[table for table in found if table is not None],
     )
     note = f"All {len(done)} predicted cases."
     if len(drawn) < len(done):
@@ -223,7 +231,7 @@ def _prediction_report(
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=(section,),
-        cases=_predicted_cases(volumes, files, drawn, anchors, odd),
+        cases=_predicted_cases(volumes, files, by_case, anchors, odd),
         cases_note=note,
         closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
@@ -270,7 +278,7 @@ def _photograph_report(
 def _predicted_cases(
     volumes: Mapping[str, Mapping[str, float]],
     files: Mapping[str, CaseFiles],
-    drawn: Sequence[str],
+    drawn: Mapping[str, facts.Outcome],
     anchors: Mapping[str, str],
     odd: Mapping[str, str],
 ) -> Iterator[ReportCase]:
@@ -282,6 +290,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
+            tables=(volume_pages.case_table(drawn[case]),),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )

@@ -12,6 +12,7 @@ import numpy as np
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.photo_report import colours_of
 from voxseg.engine.report_sources import FoldFacts
+from voxseg.engine.volume_report import error_table
 from voxseg.export.check_report import figure
 from voxseg.export.labels import Colour, class_colours
 from voxseg.export.plots import Group, Panel, agreement_plots, box_plots, cohort_strip
@@ -136,7 +137,10 @@ def volume_section(evaluation: Evaluation) -> ReportSection:
         "the mean, with the bias (solid) and the limits of agreement (dashed: bias ± 1.96 standard "
         "deviations over cases), and the name of the case farthest from the bias.",
     )
-    return ReportSection("Volumes, predicted and true", texts, (plot,))
+    errors = error_table(evaluation)
+    return ReportSection(
+        "Volumes, predicted and true", texts, (plot,), (errors,) if errors else ()
+    )  # fmt: skip
 
 
 def case_table(classes: Mapping[int, ClassScores], names: Mapping[int, str]) -> ReportTable:
