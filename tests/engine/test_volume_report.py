@@ -41,13 +41,13 @@ def test_brackets_are_explained_as_what_they_are():
     table = volume_table([outcome("a", 2.0, known=CONFORMAL)], {}, {})
     assert table.rows[0][1] == "2.00 [1.50, 2.25]"
     assert "81 % confidence by the errors of 10 held-out cases" in table.note
-    assert "not corrected: class 1 -6.0 %." in table.note
+    assert "not corrected for: class 1 -6.0 %." in table.note
     table = volume_table([outcome("a", 2.0, known=MEMBERS)], {}, {})
     assert "the range of 4 members (folds, flips)" in table.note
     assert "conformal" not in table.note
     mixed = interval_sentences([CONFORMAL, MEMBERS, UNKNOWN])
     assert [text.split(":")[0] for text in mixed] == [
-        "In brackets", "A value at one end of its interval, or outside it, is biased.",
+        "In brackets", "An interval that lies to one side of its value tells of a bias.",
         "Of others, in brackets",
     ]  # fmt: skip
     assert interval_sentences([]) == ()
@@ -69,14 +69,15 @@ def test_sums_and_shares_have_a_table_of_their_own():
 def test_one_case_has_all_its_figures_below_each_other():
     measures = (Measured("asymmetry", "sides", "%", (1,), -12.5, UNKNOWN),)
     found = case_table(outcome("a", 2.0, known=CONFORMAL, measures=measures))
-    assert found.columns == ("structure", "unit", "value", "from", "to")
+    assert found.columns == ("structure", "unit", "value", "from", "to", "interval")
     assert [tuple(row) for row in found.rows] == [
-        ("class 1", "ml", "2.00", "1.50", "2.25"), ("sides", "%", "-12.5", "-", "-"),
+        ("class 1", "ml", "2.00", "1.50", "2.25", "81 %, 10 held-out cases"),
+        ("sides", "%", "-12.5", "-", "-", "-"),
     ]  # fmt: skip
     soft = Outcome("a", "", 1.0, "", (ClassVolume(1, "grey", 600.0, UNKNOWN, 598.76),))
     found = case_table(soft)
     assert found.columns[-1] == "soft volume\nml"
-    assert tuple(found.rows[0]) == ("grey", "ml", "600.0", "-", "-", "598.8")
+    assert tuple(found.rows[0]) == ("grey", "ml", "600.0", "-", "-", "-", "598.8")
 
 
 def test_errors_of_a_cohort_as_multiples():

@@ -25,6 +25,7 @@ from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
 from voxseg.engine.report_choice import choose as choose
 from voxseg.engine.report_choice import file_warnings
+from voxseg.engine.report_labels import page_colours
 from voxseg.engine.report_sources import CaseFiles, ReportSource
 from voxseg.engine.task_report import task_page
 from voxseg.errors import UsageError, VoxsegError
@@ -111,7 +112,11 @@ def _score_report(
         *file_warnings(files, drawn, with_truth=True),
         *headers.warnings,
     ]
-    sections = [tables.summary_section(evaluation)]
+    if evaluation.is_images:
+        colours = photos.colours_of(evaluation)
+    else:
+        colours = page_colours(evaluation.class_names, source.colours)
+    sections = [tables.summary_section(evaluation, colours)]
     if evaluation.pooled is not None:
         sections.insert(0, photos.pooled_section(evaluation.pooled))
     if source.folds:
@@ -131,7 +136,7 @@ def _score_report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
         class_names=evaluation.class_names,
-        colours=photos.colours_of(evaluation) if evaluation.is_images else {},
+        colours=colours,
         is_images=evaluation.is_images,
         facts=facts.run_facts(source),
         warnings=warnings,
@@ -210,7 +215,9 @@ def _prediction_report(
         *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,
     ]
-    boxes = tables.volume_boxes(volumes)
+    names = facts.names_of(outcomes, source)
+    colours = page_colours(names, source.colours)
+    boxes = tables.volume_boxes(volumes, {names[k]: colour for k, colour in colours.items()})
     found = (
         volume_pages.volume_table(outcomes, anchors, odd),
         volume_pages.measure_table(outcomes, anchors, odd),
@@ -227,7 +234,8 @@ def _prediction_report(
     return Report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
-        class_names=facts.names_of(outcomes, source),
+        class_names=names,
+        colours=colours,
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=(section,),
@@ -247,7 +255,7 @@ def _photograph_report(
     drawn = tuple(files)[: MOST_PREDICTED if pictures is None else pictures]
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
     section, names = photos.share_section(files, source.label_names, anchors)
-    colours = photos.label_colours(list(names), {})
+    colours = photos.label_colours(list(names), source.colours)
     if names.get(BACKGROUND) == "background":
         colours.pop(BACKGROUND)
     warnings = [

@@ -8,6 +8,7 @@ from voxseg.engine.report_facts import Outcome
 from voxseg.engine.volume_words import (
     bias_sentence,
     interval_sentences,
+    interval_words,
     percent,
     shown,
     with_interval,
@@ -75,13 +76,14 @@ def measure_table(
 def case_table(one: Outcome) -> ReportTable:
     """Every figure of one case, a row for each."""
     rows = [
-        [v.name, "ml", shown(v.ml), *_ends(v.uncertainty), shown(v.soft_ml)] for v in one.volumes
+        [v.name, "ml", shown(v.ml), *_interval(v.uncertainty), shown(v.soft_ml)]
+        for v in one.volumes
     ]
     rows += [
-        [m.name, m.unit, shown(m.value, m.unit), *_ends(m.uncertainty, m.unit), "-"]
+        [m.name, m.unit, shown(m.value, m.unit), *_interval(m.uncertainty, m.unit), "-"]
         for m in one.measures
     ]
-    columns = ["structure", "unit", "value", "from", "to", "soft volume\nml"]
+    columns = ["structure", "unit", "value", "from", "to", "interval", "soft volume\nml"]
     if all(v.soft_ml is None for v in one.volumes):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return ReportTable("", tuple(columns), rows, DISCLAIMER, num_texts=2)
@@ -115,7 +117,7 @@ def error_table(evaluation: Evaluation) -> ReportTable | None:
     note = (
         "From and to: multiples of the predicted volume between which the true one of another "
         "such case is expected, with the confidence that so many cases allow, up to 90 % (split "
-        "conformal interval). Classes that a case lacks are left out."
+        f"conformal interval). Classes that a case lacks are left out. {DISCLAIMER}"
     )
     return ReportTable("How far a volume may be off", columns, rows, note)
 
@@ -125,8 +127,8 @@ def _ordered(outcomes: Sequence[Outcome], odd: Mapping[str, str]) -> list[Outcom
     return sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd))
 
 
-def _ends(found: Uncertainty, unit: Unit = "ml") -> tuple[str, str]:
-    return shown(found.low, unit), shown(found.high, unit)
+def _interval(found: Uncertainty, unit: Unit = "ml") -> tuple[str, str, str]:
+    return shown(found.low, unit), shown(found.high, unit), interval_words(found)
 
 
 def _note(known: Sequence[tuple[str, Uncertainty]], more: str) -> str:

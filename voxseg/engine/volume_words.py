@@ -38,7 +38,7 @@ def interval_sentences(found: Iterable[Uncertainty]) -> tuple[str, ...]:
         for level, cases in bounds
     ]
     if bounds:
-        sentences.append("A value at one end of its interval, or outside it, is biased.")
+        sentences.append("An interval that lies to one side of its value tells of a bias.")
     counts = sorted({one.members for one in several if one.interval == "members"})
     sentences += [
         f"{'Of others, in' if bounds else 'In'} brackets: the range of {count or 'several'} "
@@ -54,6 +54,13 @@ def interval_sentences(found: Iterable[Uncertainty]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def interval_words(found: Uncertainty) -> str:
+    """Name an interval in a cell of a table: "90 %, 22 held-out cases"; a dash where there is none."""
+    if found.interval == "conformal":
+        return f"{percent(found.level or 0)}, {found.held_out_cases} held-out cases"
+    return f"range of {found.members or 'several'} members" if found.interval else "-"
+
+
 def bias_sentence(found: Iterable[tuple[str, Uncertainty]]) -> str:
     """Say how far held-out cases were measured too large or too small; "" where nobody knows.
 
@@ -64,7 +71,10 @@ def bias_sentence(found: Iterable[tuple[str, Uncertainty]]) -> str:
     if not by_name:
         return ""
     listed = ", ".join(f"{name} {bias:+.1f} %" for name, bias in by_name.items())
-    return f"Bias over the held-out cases (median), not corrected: {listed}."
+    return (
+        "Bias: predicted against true volume in the held-out cases, median, not corrected for: "
+        f"{listed}."
+    )
 
 
 def percent(level: float) -> str:
