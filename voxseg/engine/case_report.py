@@ -338,7 +338,7 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         return {}, " ".join([*texts, "none of its files could be read."])
     if len(files.images) > 1:
         texts.append(f"Channel 1 of {len(files.images)}.")
-    return {**arrays, "affine": _affine_mm(grid)}, " ".join(texts)
+    return {**arrays, "affine": grid.affine_mm}, " ".join(texts)
 
 
 def _first_channel(path: Path) -> Volume:
@@ -360,10 +360,3 @@ def _kept(label: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
     if labels is not None:
         label = np.where(np.isin(label, labels), label, BACKGROUND)
     return label.astype(np.min_scalar_type(int(label.max()))) if label.min() >= 0 else label
-
-
-def _affine_mm(volume: Volume) -> np.ndarray:
-    """Affine in mm, whatever the file's unit."""
-    affine = volume.affine.copy()
-    affine[:3] *= volume.spacing[0] / float(np.linalg.norm(volume.affine[:3, 0]))
-    return affine

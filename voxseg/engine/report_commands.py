@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxseg import schemas
+from voxseg.data.hashes import file_hash
 from voxseg.data.layouts import find_cases
-from voxseg.data.volume import file_hash
 from voxseg.documents import json_text
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.manifest import describe_device, manifest_of
