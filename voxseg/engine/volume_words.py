@@ -55,7 +55,7 @@ def interval_sentences(found: Iterable[Uncertainty]) -> tuple[str, ...]:
 
 
 def interval_words(found: Uncertainty) -> str:
-    """Name an interval in a cell of a table: "90 %, 22 held-out cases"; a dash where there is none."""
+    """Name an interval in a cell of a table; a dash where there is none."""
     if found.interval == "conformal":
         return f"{percent(found.level or 0)}, {found.held_out_cases} held-out cases"
     return f"range of {found.members or 'several'} members" if found.interval else "-"
