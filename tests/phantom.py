@@ -1,76 +1,176 @@
-"""A head that no flip, turn or swap of axes leaves alike, on grids of every orientation.
+"""A head with three letters in it: an L at the left, an A in front, an S on top.
 
-Letters lie where they say: L at the patient's left, A in front, S on top; each is a label of its
-own, and no two are of one size. All is defined in mm, so the same voxels of the world carry the
-same label on each grid.
+No turn and no mirror image of it looks like itself, so that whatever swaps two axes or sides on its
+way from file to file is found out. Each part has an intensity of its own, and the network that
+segments it is set by hand to tell these apart: it makes no mistake.
 """
 
-import itertools
+import math
+from dataclasses import dataclass
+from itertools import permutations, product
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import torch
 
-LABELS = {1: "L", 2: "A", 5: "S"}
-CENTRE = np.array([12.0, -7.0, 21.0])  # of the head in mm, RAS; not the origin, on purpose
-# Centre from that of the head, and half sizes, in mm.
-_BOXES = {
-    1: ((-14, 0, -4), (6, 9, 5)),
-    2: ((0, 17, 0), (10, 5, 7)),
-    5: ((3, -3, 18), (5, 12, 4)),
+from voxseg.engine.checkpoint import save_checkpoint
+from voxseg.engine.config import build, to_tables
+from voxseg.engine.network import build_network
+
+LABELS = {"head": 1, "L": 2, "A": 5, "S": 9}
+INTENSITIES = {0: 0, 1: 100, 2: 160, 5: 200, 9: 240}
+SHAPE = (34, 41, 37)
+SPACING = (1.1, 0.9, 1.3)
+MOST_MM = 0.01
+"""How far a centroid may move."""
+
+_LETTERS = {
+    "L": ("#....", "#....", "#....", "#....", "#....", "#....", "#####"),
+    "A": (".###.", "#...#", "#...#", "#####", "#...#", "#...#", "#...#"),
+    "S": (".####", "#....", "#....", ".###.", "....#", "....#", "####."),
 }
-_SPACING = np.array([2.0, 2.5, 3.0])
-_SHAPE = np.array([28, 26, 20])  # before axes are swapped
+# First voxel of each letter, and the axes along which it is read: across it, then up.
+_PLACES = {"L": ((6, 17, 14), (1, 2)), "A": ((13, 32, 11), (0, 2)), "S": ((16, 15, 29), (0, 1))}
 
 
-def oriented_affines():
-    """All eight directions of three axes, and one oblique, by name: each 4 x 4 and a shape."""
+@dataclass(frozen=True)
+class Place:
+    """Where a label lies, and how much of it there is."""
+
+    centroid: tuple[float, float, float]
+    """In mm to the right, front and top."""
+    mm3: float
+
+
+@dataclass(frozen=True)
+class Case:
+    """One orientation of the phantom on its way through the program."""
+
+    name: str
+    image: Path
+    mask: Path
+    """What ``voxseg predict`` wrote for it."""
+    truth: dict[int, Place]
+
+
+def phantom():
+    """Label map (X, Y, Z), axes to the right, front and top, and its affine."""
+    axes = [np.linspace(-1.15, 1.15, n) for n in SHAPE]
+    radius = sum(a**2 for a in np.meshgrid(*axes, indexing="ij"))
+    label = np.where(radius < 1, LABELS["head"], 0).astype(np.uint8)
+    for letter, rows in _LETTERS.items():
+        start, (across, up) = _PLACES[letter]
+        for line, text in enumerate(reversed(rows)):
+            for column, sign in enumerate(text):
+                at = [slice(s, s + 2) for s in start]  # each letter is two voxels thick
+                at[across] = start[across] + column
+                at[up] = start[up] + line
+                if sign == "#":
+                    assert (label[tuple(at)] == LABELS["head"]).all(), f"{letter} leaves the head"
+                    label[tuple(at)] = LABELS[letter]
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = [-20.25, -17.5, 8.125]
+    return label, affine
+
+
+def orientations():
+    """Every way that a grid can lie: name -> axes, flips, whether it is oblique."""
     found = {}
-    for signs in itertools.product((1, -1), repeat=3):
-        name = "".join("RL"[s < 0] if a == 0 else "AP"[s < 0] if a == 1 else "SI"[s < 0]
-                       for a, s in enumerate(signs))  # fmt: skip
-        found[name] = _affine(np.diag(signs).astype(float))
-    tilt, turn = np.radians([17, -23])
-    first = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
-    second = np.array(
-        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
-    )
-    found["oblique"] = _affine(first @ second @ np.diag([-1.0, 1, 1])[:, [2, 0, 1]])
+    for flips in product((False, True), repeat=3):
+        found[_code((0, 1, 2), flips)] = ((0, 1, 2), flips, False)
+    for axes in permutations(range(3)):
+        flips = (axes[0] == 1, axes[1] == 2, axes[2] == 0)
+        found[_code(axes, flips)] = (axes, flips, False)
+    found["oblique"] = ((0, 1, 2), (False, False, False), True)
+    found["oblique-left-handed"] = ((2, 0, 1), (True, False, False), True)
     return found
 
 
-def _affine(directions):
-    affine = np.eye(4)
-    affine[:3, :3] = directions * _SPACING
-    affine[:3, 3] = CENTRE - affine[:3, :3] @ ((_SHAPE - 1) / 2)
-    # As the header will store it.
-    return affine.astype(np.float32).astype(np.float64)
+def turned(label, affine, axes, flips, is_oblique):
+    """Store the same body along other axes, or turn it, in world coordinates, by two angles."""
+    matrix = _turn() @ affine if is_oblique else affine
+    label = label.transpose(axes)
+    matrix = matrix[:, [*axes, 3]].copy()
+    for axis, is_flipped in enumerate(flips):
+        if is_flipped:
+            matrix[:3, 3] += (label.shape[axis] - 1) * matrix[:3, axis]
+            matrix[:3, axis] *= -1
+            label = np.flip(label, axis)
+    return np.ascontiguousarray(label), matrix
 
 
-def phantom(affine):
-    """Return image (float32) and label (uint8) on the grid of ``affine``."""
-    voxels = np.stack(np.meshgrid(*[np.arange(n) for n in _SHAPE], indexing="ij"), -1)
-    place = voxels @ affine[:3, :3].T + affine[:3, 3] - CENTRE
-    label = np.zeros(tuple(_SHAPE), np.uint8)
-    for value, (middle, half) in _BOXES.items():
-        label[(np.abs(place - middle) <= half).all(-1)] = value
-    image = 20.0 + 80 * (np.linalg.norm(place / [24, 28, 26], axis=-1) < 1) + 10.0 * label
-    return image.astype(np.float32), label
+def places(label, affine):
+    """Where each label of an array is, by its affine."""
+    voxel = abs(float(np.linalg.det(affine[:3, :3])))
+    found = {}
+    for value in np.unique(label[label > 0]):
+        voxels = np.argwhere(label == value)
+        centroid = affine[:3, :3] @ voxels.mean(0) + affine[:3, 3]
+        found[int(value)] = Place(tuple(map(float, centroid)), len(voxels) * voxel)
+    return found
 
 
-def write_phantom(folder, affine, name="head"):
-    """Write ``NAME.nii.gz`` and ``NAME_seg.nii.gz``; return both paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"{name}.nii.gz", folder / f"{name}_seg.nii.gz"
-    for path, array in zip(paths, phantom(affine), strict=True):
-        nib.save(nib.Nifti1Image(array, affine), path)
-    return paths
+def write_images(folder):
+    """Write the phantom in all orientations; name -> file and where its labels truly are."""
+    label, affine = phantom()
+    folder.mkdir(parents=True)
+    found = {}
+    for name, (axes, flips, is_oblique) in orientations().items():
+        stored, matrix = turned(label, affine, axes, flips, is_oblique)
+        values = np.zeros(stored.shape, np.int16)
+        for value, intensity in INTENSITIES.items():
+            values[stored == value] = intensity
+        image = nib.Nifti1Image(values, matrix)
+        image.header.set_xyzt_units("mm")
+        path = folder / f"{name}.nii.gz"
+        nib.save(image, path)
+        found[name] = path, places(stored, matrix)
+    return found
 
 
-def centroids(path):
-    """Mean place in mm (RAS) of every label of a NIfTI file, by nibabel alone."""
-    image = nib.load(path)
-    label = np.asarray(image.dataobj)
-    return {
-        int(value): nib.affines.apply_affine(image.affine, np.argwhere(label == value).mean(0))
-        for value in np.unique(label[label > 0])
-    }
+def write_network(run):
+    """Write a run whose network gives every voxel the class with the nearest intensity.
+
+    Its logits are 2 c x - c^2, which is largest where (x - c)^2 is smallest.
+    """
+    names = {0: "background", **{value: f"letter {name}" if len(name) == 1 else name
+                                 for name, value in LABELS.items()}}  # fmt: skip
+    config = build({
+        "labels": {"values": list(names), "names": list(names.values())},
+        "data": {"normalise": "none"},
+        "model": {
+            "network": "pixelnet", "trunk": "voxresnet", "taps": ["conv1b"], "width_divisor": 32,
+            "hidden": [], "dropout": 0.0,
+        },
+        "train": {"precision": "float32"},
+    })  # fmt: skip
+    network = build_network(config.model, 1, len(names), 3)
+    weights = network.state_dict()
+    for layer in ("trunk.conv1a", "trunk.conv1b"):  # each hands on what it sees in its middle
+        weights[f"{layer}.weight"].zero_()
+        weights[f"{layer}.weight"][..., 1, 1, 1] = 1
+        weights[f"{layer}.bias"].zero_()
+    centres = torch.tensor([INTENSITIES[value] for value in names], dtype=torch.float32)
+    weights["mlp.0.weight"][:, 0] = 2 * centres
+    weights["mlp.0.bias"][:] = -(centres**2)
+    content = {"model": weights, "config": to_tables(config), "in_channels": 1, "spatial_dims": 3}
+    save_checkpoint(run / "checkpoints" / "best.pt", content)
+    return run
+
+
+def _code(axes, flips):
+    letters = (("R", "L"), ("A", "P"), ("S", "I"))
+    return "".join(letters[axis][is_flipped] for axis, is_flipped in zip(axes, flips, strict=True))
+
+
+def _turn():
+    """20 degrees about the axis to the top, then 12 about the one to the right; in mm."""
+    first, second = math.radians(20), math.radians(12)
+    about_top = np.array([[math.cos(first), -math.sin(first), 0],
+                          [math.sin(first), math.cos(first), 0], [0, 0, 1]])  # fmt: skip
+    about_right = np.array([[1, 0, 0], [0, math.cos(second), -math.sin(second)],
+                            [0, math.sin(second), math.cos(second)]])  # fmt: skip
+    turn = np.eye(4)
+    turn[:3, :3] = about_right @ about_top
+    return turn

@@ -14,7 +14,8 @@ from voxseg.data.names import case_name, is_case_file
 from voxseg.data.pairing import is_marked_label, pair, single_sources
 from voxseg.errors import DataError, UsageError
 
-_BESIDE_MASK = re.compile(r"_(probability-\d+|entropy|disagreement|overlay)$")  # of predict
+# What predict puts beside a mask.
+_BESIDE_MASK = re.compile(r"_(probability-\d+|overlay|entropy|disagreement|pve_[012])$")
 
 
 @dataclass(frozen=True)
