@@ -66,6 +66,16 @@ def predict(
         bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
     ] = False,
     label_table: options.LabelTable = None,
+    slicer: Annotated[
+        bool,
+        typer.Option("--slicer", help="Also CASE.seg.nrrd: names, colours, codes in 3D Slicer."),
+    ] = False,
+    mrb: Annotated[
+        bool,
+        typer.Option(
+            "--mrb", help="Also CASE.mrb: a scene of 3D Slicer that holds the patient's image too."
+        ),
+    ] = False,
     num_parts: Annotated[
         int,
         typer.Option("--num-parts", min=1, help="Predict one of so many shares of the cases."),
@@ -106,6 +116,8 @@ def predict(
             facts = f"{outcome.seconds:.1f} s, {outcome.memory}"
             what = outcome.category or outcome.output
             screen.print(f"{head}: {what} ({facts})", markup=False)
+            for path in outcome.also:
+                screen.print(f"{' ' * len(head)}  {path}", markup=False)
 
     outcomes = run(
         checkpoint,
@@ -120,6 +132,8 @@ def predict(
         postprocess=postprocess,
         no_postprocess=no_postprocess,
         label_table=label_table,
+        slicer=slicer,
+        mrb=mrb,
         num_parts=num_parts,
         part_id=part_id,
         device=device,

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from voxseg.data.cases import TaskKind
 from voxseg.data.layouts import Case, find_cases
-from voxseg.data.names import is_case_file
+from voxseg.data.names import case_name, is_case_file
 from voxseg.documents import json_text
 from voxseg.engine.case_volumes import Volumetry
 from voxseg.engine.category_files import TABLE, write_categories
@@ -91,6 +91,8 @@ class PredictRequest:
     """Names, colours and codes to write instead of the run's own; see ``voxseg.engine.labels``."""
     extras: tuple[Extra, ...] = ()
     """What else is written of each volume."""
+    beside: tuple[str, ...] = ()
+    """Endings of what extras put beside each mask, as ``.seg.nrrd``; refused where they exist."""
 
 
 def predict(
@@ -117,9 +119,7 @@ def predict(
             f"--save-overlays is for photographs, and {volume.images[0]} is a volume; --report "
             "draws volumes"
         )
-    image = next((case for case in cases if case.is_image), None)
-    if request.save_tissues and image is not None:
-        raise UsageError(f"--save-tissues is for volumes, and {image.images[0]} is a photograph")
+    _refuse_extras(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels, kind = predictor.config.labels, predictor.config.task.kind
     if kind == "classification":
@@ -219,6 +219,18 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
         raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} does {kind}")
 
 
+def _refuse_extras(request: PredictRequest, cases: Sequence[Case]) -> None:
+    """Refuse what only volumes get where a photograph is."""
+    photograph = next((case.images[0] for case in cases if case.is_image), None)
+    if request.save_tissues and photograph is not None:
+        raise UsageError(f"--save-tissues is for volumes, and {photograph} is a photograph")
+    if request.beside and photograph is not None:
+        raise UsageError(
+            f"CASE{request.beside[-1]} is written of volumes, and {photograph} is a photograph; "
+            "leave the option for it out"
+        )
+
+
 def _find(inputs: Sequence[Path]) -> list[Case]:
     cases: list[Case] = []
     for path in inputs:
@@ -251,7 +263,9 @@ def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
     for target in targets:
         if target.resolve() in sources:
             raise UsageError(f"{target} is an input; it would be overwritten, choose another -o")
-    existing = [t for t in targets if t.exists()]
+    beside = [t.with_name(f"{case_name(t)}{end}") for t in targets for end in request.beside]
+    # With --skip-existing, what lies beside no mask comes from a prediction that was stopped.
+    existing = [t for t in [*targets, *beside] if t.exists()]
     if existing and not (request.overwrite or request.skip_existing):
         raise UsageError(f"{existing[0]} exists; use --overwrite, --skip-existing, or another -o")
     return targets
