@@ -97,9 +97,9 @@ def predict(
     Networks of other tasks write thinned boundary maps (CASE.png), surface normals (CASE.png and
     CASE.npz), or the most probable classes of all photographs (predictions.csv).
 
-    The volume of every structure goes to volumes.csv and predict.json: with sums, sides and shares
-    as the label table has them, and with an interval, which of a cross-validation says where the
-    true volume is expected. Research software, not a medical device.
+    Volumes of all structures go to volumes.csv and predict.json, with intervals.
+    Those of a cross-validation say where the true volume is expected.
+    Research software, not a medical device.
 
     Exit code 4 when some cases failed and the others were written.
     """

@@ -53,7 +53,8 @@ def measure_table(
     outcomes: Sequence[Outcome], anchors: Mapping[str, str], odd: Mapping[str, str]
 ) -> ReportTable | None:
     """Sums, sides and shares of every case; None where the label table makes none."""
-    every = list(dict.fromkeys((m.name, m.unit) for one in outcomes for m in one.measures))
+    figures = [m for one in outcomes for m in one.measures]
+    every = list(dict.fromkeys((m.name, m.unit) for m in figures))
     if not every:
         return None
     heads = every[:_MOST_COLUMNS]
@@ -66,15 +67,11 @@ def measure_table(
             cells.append("-" if m is None else with_interval(m.value, m.uncertainty, m.unit))
         rows.append(cells)
     columns = ("case", *(f"{name}\n{unit}" for name, unit in heads))
-    known = [(m.name, m.uncertainty) for one in outcomes for m in one.measures]
-    more = (
-        "Asymmetry: left minus right over the mean of both."
-        if any(m.kind == "asymmetry" for one in outcomes for m in one.measures)
-        else ""
-    )
-    return ReportTable(
-        "Structures, sides and shares", columns, rows, _note(known, more, len(every))
-    )
+    known = [(m.name, m.uncertainty) for m in figures]
+    has_sides = any(m.kind == "asymmetry" for m in figures)
+    more = "Asymmetry: left minus right over the mean of both." if has_sides else ""
+    note = _note(known, more, len(every))
+    return ReportTable("Structures, sides and shares", columns, rows, note)
 
 
 def case_table(one: Outcome) -> ReportTable:
