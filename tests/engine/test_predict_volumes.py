@@ -247,6 +247,9 @@ def test_masks_that_are_kept_are_measured_too(head, tmp_path):
     rows = rows_of(out / "volumes.csv")
     assert {case for case, _ in rows} == {"RAS"}
     assert float(rows["RAS", "letter S"]["value"]) == pytest.approx(ml[9])
+    (out / "RAS.nii.gz").write_bytes(b"nothing")
+    predict(request(run, images, out, skip_existing=True))
+    assert not (out / "volumes.csv").exists()  # what it said is no longer there
 
 
 def test_parts_have_tables_of_their_own_and_one_file_has_none(head, tmp_path):

@@ -80,6 +80,14 @@ def test_one_case_has_all_its_figures_below_each_other():
     assert tuple(found.rows[0]) == ("grey", "ml", "600.0", "-", "-", "-", "598.8")
 
 
+def test_what_has_no_column_is_said():
+    one = outcome("a", *map(float, range(1, 14)))
+    table = volume_table([one], {}, {})
+    assert len(table.columns) == 1 + 12 + 3
+    assert "The first 12 of 13; volumes.csv has all." in table.note
+    assert len(case_table(one).rows) == 13
+
+
 def test_errors_of_a_cohort_as_multiples():
     truths = {"a": 2.0, "b": 2.2, "c": 3.0}
     scores = {

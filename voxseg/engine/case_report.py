@@ -298,7 +298,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
-            tables=(volume_pages.case_table(drawn[case]),),
+            tables=(volume_pages.case_table(drawn[case]),) if drawn[case].volumes else (),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
