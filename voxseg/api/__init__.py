@@ -12,6 +12,7 @@ The command line is made of these functions, and a test compares the parameters 
 from voxseg.api.datasets import check, split, supervoxels
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
+from voxseg.api.viewing import view
 from voxseg.engine.convert import convert
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "split",
     "supervoxels",
     "train",
+    "view",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.reading import read_channels, read_label
+from voxseg.data.regrid import affine_mm
 from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
@@ -321,7 +322,7 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         return {}, " ".join([*texts, "none of its files could be read."])
     if len(files.images) > 1:
         texts.append(f"Channel 1 of {len(files.images)}.")
-    return {**arrays, "affine": _affine_mm(grid)}, " ".join(texts)
+    return {**arrays, "affine": affine_mm(grid)}, " ".join(texts)
 
 
 def _first_channel(path: Path) -> Volume:
@@ -343,10 +344,3 @@ def _kept(label: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
     if labels is not None:
         label = np.where(np.isin(label, labels), label, BACKGROUND)
     return label.astype(np.min_scalar_type(int(label.max()))) if label.min() >= 0 else label
-
-
-def _affine_mm(volume: Volume) -> np.ndarray:
-    """Affine in mm, whatever the file's unit."""
-    affine = volume.affine.copy()
-    affine[:3] *= volume.spacing[0] / float(np.linalg.norm(volume.affine[:3, 0]))
-    return affine

@@ -182,7 +182,7 @@
       nv.addVolume(this.image);
       if (this.regions) {
         nv.drawOpacity = 0;
-        nv.drawRimOpacity = 1;
+        nv.drawRimOpacity = 0.7;
         nv.loadDrawing(this.regions);
         const all = (value) => Array(256).fill(value);
         const [red, green, blue] = REGION_COLOUR;
@@ -194,7 +194,7 @@
     }
 
     hairWidth() {
-      return Math.min(...this.image.pixDimsRAS.slice(1, 4)) / 3;
+      return Math.min(...this.image.pixDimsRAS.slice(1, 4)) / 5;
     }
 
     draw({ nv, select, canvas }) {
@@ -459,10 +459,14 @@
     }
   }
 
-  // White letters are lost on a bright image without a dark rim.
+  // White letters are lost on a bright image without a dark rim, and at the edge of the canvas.
   function outlineText(nv) {
     const plain = nv.drawText.bind(nv);
-    nv.drawText = ([x, y], text, scale = 1, colour = null) => {
+    nv.drawText = ([left, top], text, scale = 1, colour = null) => {
+      const size = nv.fontPx * scale;
+      const within = (place, room) => Math.max(4, Math.min(place, room - 4));
+      const x = within(left, nv.canvas.width - nv.textWidth(size, text));
+      const y = within(top, nv.canvas.height - size);
       for (const [dx, dy] of [[-2, 0], [2, 0], [0, -2], [0, 2]]) {
         plain([x + dx, y + dy], text, scale, [0, 0, 0, 1]);
       }

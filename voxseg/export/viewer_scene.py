@@ -54,7 +54,7 @@ class ViewerScene:
     """Intensities; without them the masks are drawn on black."""
     masks: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Name -> label map; none of its values is below 0."""
-    table: LabelTable = LabelTable(labels=())
+    table: LabelTable = field(default_factory=lambda: LabelTable(labels=()))
     """Names and colours of all their labels."""
     superpixels: NDArray[Any] | None = None
     """Region map, drawn as borders; negative outside."""
@@ -137,7 +137,8 @@ def pack(scene: ViewerScene, most_bytes: float, *, is_whole: bool = False) -> Pa
         UsageError: It cannot be made so small, or must not be.
     """
     stack, notes = _stacked(scene, is_whole=is_whole)
-    volumes, factors = stack.encoded(), (1, 1, 1)
+    volumes = stack.encoded()
+    factors: tuple[int, ...] = (1, 1, 1)
     shape = stack.shape
     spacing = [float(length) for length in np.linalg.norm(stack.affine[:3, :3], axis=0)]
     small = stack
@@ -156,10 +157,10 @@ def pack(scene: ViewerScene, most_bytes: float, *, is_whole: bool = False) -> Pa
         small = stack.thinned(factors)
         volumes = small.encoded()
     if max(factors) > 1:
+        larger = [n * mm for n, mm in zip(factors, spacing, strict=True)]
         notes.append(
-            f"Of the voxels, every {_by(factors)} is kept along the three axes: they were "
-            f"{_mm(spacing)} and are {_mm([n * mm for n, mm in zip(factors, spacing, strict=True)])}"
-            "; labels are those of the voxels that are kept."
+            f"One voxel of every {_by(factors)} is kept: they were {_mm(spacing)} and are "
+            f"{_mm(larger)}; labels are those of the voxels that are kept."
         )
     if scene.image is None:
         notes.insert(0, "There is no image: masks are drawn on black.")
@@ -207,9 +208,7 @@ def _stacked(scene: ViewerScene, *, is_whole: bool) -> tuple[_Stack, list[str]]:
     ), notes
 
 
-def _as_bytes(
-    name: str, array: NDArray[Any], greys: Greys, table: LabelTable
-) -> NDArray[Any]:
+def _as_bytes(name: str, array: NDArray[Any], greys: Greys, table: LabelTable) -> NDArray[Any]:
     if name == "image":
         return to_bytes(array, greys)
     if name == "uncertainty":
@@ -309,8 +308,8 @@ def _hex(colour: Colour) -> str:
 
 
 def _by(numbers: Sequence[int]) -> str:
-    return " × ".join(str(number) for number in numbers)
+    return " \u00d7 ".join(str(number) for number in numbers)
 
 
 def _mm(spacing: Sequence[float]) -> str:
-    return f"{' × '.join(f'{length:.3g}' for length in spacing)} mm"
+    return " \u00d7 ".join(f"{length:.3g}" for length in spacing) + " mm"

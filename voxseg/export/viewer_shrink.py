@@ -106,7 +106,9 @@ def to_bytes(image: NDArray[Any], greys: Greys) -> NDArray[np.uint8]:
     scaled = np.subtract(image, greys.low, dtype=np.float32)
     scaled /= greys.step
     np.rint(scaled, out=scaled)
-    return np.clip(scaled, 0, STEPS, out=scaled).astype(np.uint8)
+    np.clip(scaled, 0, STEPS, out=scaled)
+    grey: NDArray[np.uint8] = scaled.astype(np.uint8)
+    return grey
 
 
 def fewer(ratio: float, spacing: Sequence[float], factors: Sequence[int]) -> tuple[int, ...]:
