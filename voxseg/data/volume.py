@@ -78,12 +78,21 @@ class Volume:
         """
         if self.header is None:
             return (1.0, 1.0, 1.0)
-        try:
-            unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
-        except KeyError:  # a code that the standard does not know
-            unit = 1.0
-        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * unit
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * self._unit_mm
         return tuple(float(length) for length in lengths)
+
+    @property
+    def affine_mm(self) -> np.ndarray[Any, Any]:
+        """(4, 4) float64, voxel indices to mm, whatever unit the file has."""
+        affine: np.ndarray[Any, Any] = self.affine * np.array([[self._unit_mm]] * 3 + [[1.0]])
+        return affine
+
+    @property
+    def _unit_mm(self) -> float:
+        try:
+            return _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
+        except KeyError:  # a code that the standard does not know
+            return 1.0
 
 
 def read_image(path: Path) -> Volume:

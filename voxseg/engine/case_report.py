@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.reading import read_channels, read_label
-from voxseg.data.regrid import affine_mm
 from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
@@ -322,7 +321,7 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         return {}, " ".join([*texts, "none of its files could be read."])
     if len(files.images) > 1:
         texts.append(f"Channel 1 of {len(files.images)}.")
-    return {**arrays, "affine": affine_mm(grid)}, " ".join(texts)
+    return {**arrays, "affine": grid.affine_mm}, " ".join(texts)
 
 
 def _first_channel(path: Path) -> Volume:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from voxseg.data.names import case_name, is_photograph_file
-from voxseg.data.regrid import affine_mm, describe_grid, on_grid_of
+from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
 from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.label_files import read_label_table
@@ -79,7 +79,7 @@ def view(request: ViewRequest, say: Callable[[str], None]) -> WrittenViewer:
     notes += [remark] if remark else []
     scene = ViewerScene(
         case_name(request.image),
-        affine_mm(image),
+        image.affine_mm,
         image.array,
         masks,
         table,
@@ -128,7 +128,7 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _placed(
-    volume: Volume, image: Volume, request: ViewRequest, notes: list[str], order: int = 0
+    volume: Volume, image: Volume, request: ViewRequest, notes: list[str]
 ) -> np.ndarray[Any, Any]:
     """Return the voxels of a volume on the image's grid, or refuse it."""
     try:
@@ -140,13 +140,14 @@ def _placed(
                 f"{volume.path} lies on another grid than {image.path}: {grids}; use --resample to "
                 "bring it onto the image's"
             ) from None
+        is_label = volume.array.dtype.kind in "iu"
         notes.append(
             f"{volume.path.name} was brought onto the image's grid, by the nearest voxel in mm; it "
             f"has {grids}."
-            if order == 0
+            if is_label
             else f"{volume.path.name} was interpolated on the image's grid; it has {grids}."
         )
-        moved = on_grid_of(volume, image, order)
+        moved = (label_on_grid_of if is_label else map_on_grid_of)(volume, image)
         if volume.array.any() and not moved.any():
             notes.append(f"None of what {volume.path.name} marks lies within the image.")
         return moved
@@ -230,4 +231,4 @@ def _map(request: ViewRequest, image: Volume, notes: list[str]) -> np.ndarray[An
             f"{volume.path} holds values from {low:.4g} to {high:.4g}; an uncertainty map lies in "
             "0 to 1, as voxseg predict --save-uncertainty writes it"
         )
-    return _placed(volume, image, request, notes, order=1)
+    return _placed(volume, image, request, notes)
