@@ -101,7 +101,7 @@ def write_viewer(
         niivue=niivue.VERSION,
         licences=parts.licences,
         frame=parts.frame,
-        blocks=parts.engine + case_blocks(packed, 0),
+        blocks=parts.engine + case_blocks(packed, "0"),
         script=parts.script,
     )
     write_text(path, page)
@@ -115,7 +115,7 @@ def viewer_parts() -> ViewerParts:
     Raises:
         VoxsegError: The copy of niivue is damaged.
     """
-    script = _read("viewer.js")
+    script = _read("viewer.js") + _read("viewer_controls.js")
     packed = base64.b64encode(niivue.compressed()).decode("ascii")
     return ViewerParts(
         style=_read("viewer.css"),
@@ -127,12 +127,12 @@ def viewer_parts() -> ViewerParts:
     )
 
 
-def case_blocks(packed: PackedScene, number: int) -> str:
+def case_blocks(packed: PackedScene, anchor: str) -> str:
     """Return the HTML that holds a case; scripts do not run in it, and nothing is shown.
 
     Args:
         packed: The case.
-        number: By which the page's viewers tell cases apart.
+        anchor: By which the page's viewers tell cases apart; letters, digits and hyphens.
     """
     stops = _uncertainty_stops()
     content = {
@@ -142,8 +142,8 @@ def case_blocks(packed: PackedScene, number: int) -> str:
     }
     # Within the block only "<" could end it; JSON may spell it otherwise.
     text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")
-    blocks = [_block(f"viewer-case-{number}", text, kind="application/json")]
-    blocks += [_block(f"viewer-{number}-{name}", data) for name, data in packed.volumes.items()]
+    blocks = [_block(f"viewer-case-{anchor}", text, kind="application/json")]
+    blocks += [_block(f"viewer-{anchor}-{name}", data) for name, data in packed.volumes.items()]
     return "".join(blocks)
 
 
