@@ -218,7 +218,8 @@ def _small(table: LabelTable, used: Sequence[int]) -> LabelTable:
 def _regions(request: ViewRequest, image: Volume, notes: list[str]) -> np.ndarray[Any, Any] | None:
     if request.supervoxels is None:
         return None
-    return _placed(read_label(request.supervoxels), image, request, notes)
+    # 0 is outside, as in the maps that voxseg supervoxels writes; a scene has it below 0.
+    return _placed(read_label(request.supervoxels), image, request, notes) - 1
 
 
 def _map(request: ViewRequest, image: Volume, notes: list[str]) -> np.ndarray[Any, Any] | None:

@@ -202,7 +202,9 @@
   async function fill(home) {
     const viewer = new ControlledViewer(home, home.dataset.viewer);
     await viewer.start();
+    // A link may say where to look: #view=axial&at=12,-4,30 with mm to the right, front and top.
     const words = new URLSearchParams(location.hash.slice(1));
+    if (words.has("opacity")) viewer.setOpacity(Number(words.get("opacity")) / 100);
     if (VIEW_KEYS.includes(words.get("view"))) viewer.setView(words.get("view"));
     if (words.get("crosshair") === "off") viewer.part("crosshair").click();
     if (words.get("split")) await viewer.setSplit(words.get("split") === "on");
