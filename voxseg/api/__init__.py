@@ -10,6 +10,7 @@ The command line is made of these functions, and a test compares the parameters 
 """
 
 from voxseg.api.datasets import check, split, supervoxels
+from voxseg.api.exports import export_slicer, labels
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
 from voxseg.api.viewing import view
@@ -21,6 +22,8 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_slicer",
+    "labels",
     "predict",
     "report",
     "reproduce",

@@ -19,12 +19,14 @@ from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
+from voxseg.engine import volume_report as volume_pages
 from voxseg.engine.case_viewer import MOST_VIEWERS, with_viewers
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
 from voxseg.engine.report_choice import choose as choose
 from voxseg.engine.report_choice import file_warnings
+from voxseg.engine.report_labels import page_colours
 from voxseg.engine.report_sources import CaseFiles, ReportSource
 from voxseg.engine.task_report import task_page
 from voxseg.errors import UsageError, VoxsegError
@@ -121,7 +123,11 @@ def _score_report(
         *file_warnings(files, drawn, with_truth=True),
         *headers.warnings,
     ]
-    sections = [tables.summary_section(evaluation)]
+    if evaluation.is_images:
+        colours = photos.colours_of(evaluation)
+    else:
+        colours = page_colours(evaluation.class_names, source.colours)
+    sections = [tables.summary_section(evaluation, colours)]
     if evaluation.pooled is not None:
         sections.insert(0, photos.pooled_section(evaluation.pooled))
     if source.folds:
@@ -141,7 +147,7 @@ def _score_report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
         class_names=evaluation.class_names,
-        colours=photos.colours_of(evaluation) if evaluation.is_images else {},
+        colours=colours,
         is_images=evaluation.is_images,
         facts=facts.run_facts(source),
         warnings=warnings,
@@ -209,6 +215,8 @@ def _prediction_report(
     ordered = sorted((one.case_id for one in done), key=lambda case: case not in odd)
     drawn = tuple(ordered[: MOST_PREDICTED if pictures is None else pictures])
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    by_case = {one.case_id: one for one in done}
+    by_case = {case: by_case[case] for case in drawn}
     headers = remarks.read_headers(files)
     warnings = [
         *facts.failures(outcomes),
@@ -218,11 +226,18 @@ def _prediction_report(
         *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,
     ]
-    boxes = tables.volume_boxes(volumes)
+    names = facts.names_of(outcomes, source)
+    colours = page_colours(names, source.colours)
+    boxes = tables.volume_boxes(volumes, {names[k]: colour for k, colour in colours.items()})
+    found = (
+        volume_pages.volume_table(outcomes, anchors, odd),
+        volume_pages.measure_table(outcomes, anchors, odd),
+    )
     section = ReportSection(
         "Volumes",
+        volume_pages.paragraphs(done),
         figures=(boxes,) if boxes else (),
-        tables=(facts.volume_table(outcomes, anchors, odd),),
+        tables=[table for table in found if table is not None],
     )
     note = f"All {len(done)} predicted cases."
     if len(drawn) < len(done):
@@ -230,11 +245,12 @@ def _prediction_report(
     return Report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
-        class_names=facts.names_of(outcomes, source),
+        class_names=names,
+        colours=colours,
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=(section,),
-        cases=_predicted_cases(volumes, files, drawn, anchors, odd),
+        cases=_predicted_cases(volumes, files, by_case, anchors, odd),
         cases_note=note,
         closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
@@ -250,7 +266,7 @@ def _photograph_report(
     drawn = tuple(files)[: MOST_PREDICTED if pictures is None else pictures]
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
     section, names = photos.share_section(files, source.label_names, anchors)
-    colours = photos.label_colours(list(names), {})
+    colours = photos.label_colours(list(names), source.colours)
     if names.get(BACKGROUND) == "background":
         colours.pop(BACKGROUND)
     warnings = [
@@ -281,7 +297,7 @@ def _photograph_report(
 def _predicted_cases(
     volumes: Mapping[str, Mapping[str, float]],
     files: Mapping[str, CaseFiles],
-    drawn: Sequence[str],
+    drawn: Mapping[str, facts.Outcome],
     anchors: Mapping[str, str],
     odd: Mapping[str, str],
 ) -> Iterator[ReportCase]:
@@ -293,6 +309,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
+            tables=(volume_pages.case_table(drawn[case]),),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
