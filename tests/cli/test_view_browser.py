@@ -3,6 +3,9 @@
 Needs a Chromium (Debian's package ``chromium``), which draws without a graphics card.
 """
 
+import base64
+import hashlib
+import html
 import io
 import json
 import os
@@ -184,6 +187,51 @@ def test_two_masks_stand_beside_their_difference(page, tmp_path):
     ):
         assert check_plane(shot, "sagittal", box, label, colours) >= 6
     assert "only in second" in shot.page
+
+
+def test_keys_do_what_the_page_says(page, tmp_path, read_viewer):
+    """A script of the test's own presses them; the copy's policy knows it."""
+    pressed = [
+        ("1", "view"), ("ArrowLeft", "place"), ("ArrowUp", "place"), ("PageUp", "place"),
+        ("2", "view"), ("ArrowUp", "place"), ("PageDown", "place"),
+        ("3", "view"), ("ArrowLeft", "place"), ("r", "place"), ("m", "over"), ("-", "opacity"),
+        ("n", "choice"), ("x", "crosshair"), ("?", "help"),
+    ]  # fmt: skip
+    keys = """(async () => {
+      const part = (name) => document.querySelector(`main [data-part="${name}"]`);
+      const ask = {
+        view: () => document.querySelector('main [name="viewer-view"]:checked').value,
+        place: () => part("readout").firstChild.textContent,
+        over: () => part("over").checked, opacity: () => part("opacity-text").textContent,
+        help: () => part("help").open,
+        choice: () => document.querySelector("main select").value,
+        crosshair: () => part("crosshair").checked,
+      };
+      while (!document.title.endsWith("ready")) await new Promise((done) => setTimeout(done, 50));
+      const found = PRESSED.map(([key, name]) => {
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+        return [key, ask[name]()];
+      });
+      document.body.dataset.found = JSON.stringify(found);
+    })();""".replace("PRESSED", json.dumps(pressed))
+    digest = base64.b64encode(hashlib.sha256(keys.encode()).digest()).decode()
+    text = page.read_text(encoding="utf-8")
+    text = text.replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
+    copy = tmp_path / "keys.html"
+    copy.write_text(text.replace("</body>", f"<script>{keys}</script></body>"), encoding="utf-8")
+    shot = Shot(tmp_path, copy, words("multiplanar"))
+    shot.check()
+    found = json.loads(html.unescape(re.search(r'data-found="([^"]*)"', shot.page)[1]))
+    middle = zip(("RL", "AP", "SI"), read_viewer(page).case()["start"], strict=True)
+    start = f"Place{', '.join(f'{ways[mm < 0]} {abs(mm):.1f}' for ways, mm in middle)} mm"
+    # From R 10, P 22, S 1 by voxels of 2, 1.5 and 3 mm; left on the screen is the patient's right.
+    assert [value for _, value in found] == [
+        "axial", "PlaceR 12.0, P 22.0, S 1.0 mm", "PlaceR 12.0, P 20.5, S 1.0 mm",
+        "PlaceR 12.0, P 20.5, S 4.0 mm",
+        "coronal", "PlaceR 12.0, P 20.5, S 7.0 mm", "PlaceR 12.0, P 22.0, S 7.0 mm",
+        "sagittal", "PlaceR 12.0, P 20.5, S 7.0 mm", start, False, "90 %",
+        "mask-1", True, True,
+    ]  # fmt: skip
 
 
 def test_a_report_opens_its_worst_case(finish_run, tmp_path, voxseg):

@@ -17,7 +17,7 @@ from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
 from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.label_files import read_label_table
-from voxseg.export.labels import LabelTable, plain_table
+from voxseg.export.labels import HIGHEST_VALUE, LabelTable, plain_table
 from voxseg.export.viewer import MOST_MB, WrittenViewer, write_viewer
 from voxseg.export.viewer_scene import MB, MOST_LABELS, ViewerScene
 
@@ -166,10 +166,11 @@ def _values(
                 f"{path} holds {len(values)} labels, and a viewer tells {MOST_LABELS} apart; if "
                 "they are supervoxels, show them with --supervoxels"
             )
-        if values and (values[0] < 0 or values[-1] > 65535):
+        if values and (values[0] < 0 or values[-1] > HIGHEST_VALUE):
             odd = values[0] if values[0] < 0 else values[-1]
             raise DataError(
-                f"{path} holds the label {odd}; labels are 1 to 65535, and 0 is the background"
+                f"{path} holds the label {odd}; labels are 1 to {HIGHEST_VALUE}, and 0 is the "
+                "background"
             )
         found[name] = values
     together = {value for values in found.values() for value in values}

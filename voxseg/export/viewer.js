@@ -196,7 +196,7 @@
     }
 
     hairWidth() {
-      return Math.min(...this.image.pixDimsRAS.slice(1, 4)) / 5;
+      return Math.min(...this.image.pixDimsRAS.slice(1, 4)) / 8;
     }
 
     draw({ nv, select, canvas }) {

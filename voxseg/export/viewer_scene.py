@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from voxseg.errors import UsageError
 from voxseg.export.axes import to_ras
 from voxseg.export.case_picture import ERROR_COLOURS, ERROR_NAMES, display_window
-from voxseg.export.labels import Colour, LabelTable
+from voxseg.export.labels import HIGHEST_VALUE, Colour, LabelTable
 from voxseg.export.nifti import nifti_bytes
 from voxseg.export.viewer_shrink import (
     STEPS,
@@ -215,9 +215,11 @@ def _as_bytes(name: str, array: NDArray[Any], greys: Greys, table: LabelTable) -
         return to_bytes(array, Greys(0.0, 1.0))
     if name == "superpixels":
         return array  # many numbers, until they are told apart
-    ranks = np.asarray([0, *(label.value for label in table)])
-    found = np.searchsorted(ranks, array)
-    if not (ranks[np.minimum(found, len(ranks) - 1)] == array).all():
+    if len(table) > MOST_LABELS:
+        raise ValueError(f"a page tells {MOST_LABELS} labels apart, got a table of {len(table)}")
+    ranks = np.full(HIGHEST_VALUE + 1, -1, np.int16)
+    ranks[[0, *(label.value for label in table)]] = range(len(table) + 1)
+    if array.min() < 0 or array.max() > HIGHEST_VALUE or (found := ranks[array]).min() < 0:
         raise ValueError("a mask holds a label that is not in the table")
     return found.astype(np.uint8)
 
