@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         split,
         supervoxels,
         train,
+        view,
     )
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "split",
     "supervoxels",
     "train",
+    "view",
 ]
 
 

@@ -13,6 +13,7 @@ from voxseg.api.datasets import check, split, supervoxels
 from voxseg.api.exports import export_slicer, labels
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
+from voxseg.api.viewing import view
 from voxseg.engine.convert import convert
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "split",
     "supervoxels",
     "train",
+    "view",
 ]
