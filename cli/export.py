@@ -2,7 +2,7 @@
 
 import typer
 
-from . import export_bundle, export_onnx, export_torch
+from . import export_bundle, export_onnx, export_slicer, export_torch
 
 app = typer.Typer(
     name="export",
@@ -12,3 +12,4 @@ app = typer.Typer(
 app.command("bundle")(export_bundle.export_bundle)
 app.command("onnx")(export_onnx.export_onnx)
 app.command("torch")(export_torch.export_torch)
+app.command(name="slicer")(export_slicer.export_slicer)

@@ -24,6 +24,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    labels,
     models,
     predict,
     report,
@@ -32,6 +33,7 @@ from . import (
     split,
     supervoxels,
     train,
+    view,
 )
 
 _IN_SEVERAL_PROCESSES = ("train",)
@@ -85,6 +87,7 @@ app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(view.view)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)
@@ -93,6 +96,7 @@ app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.command()(train.recipes)
+app.command()(labels.labels)
 app.command()(schemas.schemas)
 app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")

@@ -19,6 +19,7 @@ import torch
 from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
+from .viewer_page import read_viewer as read_viewer
 
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 
@@ -108,6 +109,24 @@ def finished_run(finish_run):
 def photographs():
     """Streets to score: their classes, truths and objects, and how to write a folder of them."""
     from . import photographs as made
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A head with letters that no flip leaves alike, on grids of every orientation."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from . import oriented_head
+
+    return oriented_head
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """A head with letters in every orientation, and a network that knows them by heart."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from . import phantom as made
 
     return made
 

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
         evaluate,
         export_bundle,
         export_onnx,
+        export_slicer,
         export_torch,
+        labels,
         predict,
         report,
         reproduce,
         split,
         supervoxels,
         train,
+        view,
     )
 
 __version__ = "0.1.0"
@@ -35,13 +38,16 @@ __all__ = [
     "evaluate",
     "export_bundle",
     "export_onnx",
+    "export_slicer",
     "export_torch",
+    "labels",
     "predict",
     "report",
     "reproduce",
     "split",
     "supervoxels",
     "train",
+    "view",
 ]
 
 

@@ -139,7 +139,7 @@ def test_masks_that_were_kept_are_measured(finished_run, tmp_path, read_page):
     read = read_page(write_page(read_source(out), tmp_path / "page.html").path)
     core = 4 * 6 * 3 * 1.0 * 1.5 * 2.0 / 1000
     shell = 11 * 12 * 9 * 1.0 * 1.5 * 2.0 / 1000 - core
-    assert read.row("case0", f"{shell:.1f}", f"{core:.1f}")
+    assert read.row("case0", f"{shell:.2f}", f"{core:.2f}")
 
 
 def test_predict_keeps_a_manifest_in_a_folder_only(finished_run, tmp_path, monkeypatch):

@@ -10,9 +10,11 @@ The command line is made of these functions, and a test compares the parameters 
 """
 
 from voxseg.api.datasets import check, split, supervoxels
+from voxseg.api.exports import export_slicer, labels
 from voxseg.api.network_exports import export_bundle, export_onnx, export_torch
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
+from voxseg.api.viewing import view
 from voxseg.engine.convert import convert
 
 __all__ = [
@@ -23,11 +25,14 @@ __all__ = [
     "evaluate",
     "export_bundle",
     "export_onnx",
+    "export_slicer",
     "export_torch",
+    "labels",
     "predict",
     "report",
     "reproduce",
     "split",
     "supervoxels",
     "train",
+    "view",
 ]

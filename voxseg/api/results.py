@@ -16,6 +16,7 @@ from voxseg.engine.evaluate_files import check_output as check_scores_output
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, as_path, as_paths
 from voxseg.engine.report_sources import PREDICT_MANIFEST, read_source
+from voxseg.engine.slicer_files import SlicerFiles
 from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
 
 
@@ -25,6 +26,7 @@ def predict(
     output: Place,
     *,
     save_probabilities: bool = False,
+    save_tissues: bool = False,
     save_uncertainty: bool = False,
     save_overlays: bool = False,
     tta: bool = False,
@@ -32,6 +34,8 @@ def predict(
     postprocess: Place | None = None,
     no_postprocess: bool = False,
     label_table: str | None = None,
+    slicer: bool = False,
+    mrb: bool = False,
     num_parts: int = 1,
     part_id: int = 0,
     device: str = "auto",
@@ -43,12 +47,14 @@ def predict(
 ) -> list[_predict.CaseOutcome]:
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
+    for_slicer = SlicerFiles(with_scene=mrb) if slicer or mrb else None
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),
         inputs=as_paths(inputs),
         output=Path(output),
         device=device,
         save_probabilities=save_probabilities,
+        save_tissues=save_tissues,
         save_uncertainty=save_uncertainty,
         save_overlays=save_overlays,
         tta=tta,
@@ -58,6 +64,8 @@ def predict(
         postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
         part=_predict.Part(part_id, num_parts),
         label_table=label_table,
+        extras=() if for_slicer is None else (for_slicer,),
+        beside=() if for_slicer is None else for_slicer.endings,
     )
     outcomes = _predict.predict(request, notify, say)
     source = _reports.prediction_source(
@@ -147,10 +155,12 @@ def report(
     *,
     data: Place | None = None,
     pictures: int | None = None,
+    viewers: int = 0,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> Page:
     """Make one HTML page about a finished run, from its files; see ``voxseg report --help``."""
     place = Path(run) / "report.html" if output is None else Path(output)
     check_page(place, overwrite=overwrite)
-    return write_and_tell(read_source(Path(run), data=as_path(data)), place, say, pictures)
+    source = read_source(Path(run), data=as_path(data))
+    return write_and_tell(source, place, say, pictures, viewers)

@@ -8,7 +8,6 @@ Axes: nibabel's order, (X, Y, Z) of the file, no flip and no transpose.
 """
 
 import gzip
-import hashlib
 import logging
 import math
 import threading
@@ -78,12 +77,21 @@ class Volume:
         """
         if self.header is None:
             return (1.0, 1.0, 1.0)
-        try:
-            unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
-        except KeyError:  # a code that the standard does not know
-            unit = 1.0
-        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * unit
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * self._unit_mm
         return tuple(float(length) for length in lengths)
+
+    @property
+    def affine_mm(self) -> np.ndarray[Any, Any]:
+        """(4, 4) float64, voxel indices to mm, whatever unit the file has."""
+        scale = np.array([[self._unit_mm]] * 3 + [[1.0]])
+        return np.asarray(self.affine * scale)
+
+    @property
+    def _unit_mm(self) -> float:
+        try:
+            return _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
+        except KeyError:  # a code that the standard does not know
+            return 1.0
 
 
 def read_image(path: Path) -> Volume:
@@ -247,26 +255,6 @@ def form_distance(volume: Volume) -> float:
     except HeaderDataError:
         return math.inf
     return affine_distance(volume.affine, qform, volume.shape)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, in hexadecimal."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def content_hash(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> str:
-    """Return the SHA-256 of voxels (shape, type, values) and affine, in hexadecimal.
-
-    Equal for the same volume whether it came compressed or not, and in whatever memory order.
-    """
-    digest = hashlib.sha256(repr((array.shape, array.dtype.newbyteorder("<").str)).encode())
-    digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
-    digest.update(np.ascontiguousarray(affine, dtype="<f8").data)
-    return digest.hexdigest()
 
 
 def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:
