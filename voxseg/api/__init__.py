@@ -11,6 +11,7 @@ The command line is made of these functions, and a test compares the parameters 
 
 from voxseg.api.datasets import check, split, supervoxels
 from voxseg.api.exports import export_slicer, labels
+from voxseg.api.network_exports import export_bundle, export_onnx, export_torch
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
 from voxseg.api.viewing import view
@@ -22,7 +23,10 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_bundle",
+    "export_onnx",
     "export_slicer",
+    "export_torch",
     "labels",
     "predict",
     "report",
