@@ -8,7 +8,6 @@ Axes: nibabel's order, (X, Y, Z) of the file, no flip and no transpose.
 """
 
 import gzip
-import hashlib
 import logging
 import math
 import threading
@@ -27,6 +26,8 @@ from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
+from voxseg.data.hashes import content_hash as content_hash
+from voxseg.data.hashes import file_hash as file_hash
 from voxseg.data.names import is_volume_file
 from voxseg.data.sniff import describe_head, nifti_version, read_head
 from voxseg.errors import DataError
@@ -147,6 +148,23 @@ def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
     return _volume(array, heads[0][1], paths[0], trailing), num_bytes
 
 
+def made_volume(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) -> Volume:
+    """Make a volume of what came from no NIfTI file, with a header as a scanner's.
+
+    Args:
+        array: (X, Y, Z) or (C, X, Y, Z).
+        affine: (4, 4) to mm in RAS; it is rounded to float32, as headers store it.
+        path: Where the voxels come from.
+    """
+    header_class: Any = nib.Nifti1Header  # untyped
+    header = header_class()
+    header.set_data_shape(array.shape[-3:])
+    header.set_qform(affine, code="scanner")
+    header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm", "sec")
+    return Volume(array, header.get_sform(), header, path)
+
+
 def _channels_first(voxels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
     """Return (C, X, Y, Z), a view, and the number of trailing axes of one."""
     shape = _squeezed_shape(voxels.shape)
@@ -247,26 +265,6 @@ def form_distance(volume: Volume) -> float:
     except HeaderDataError:
         return math.inf
     return affine_distance(volume.affine, qform, volume.shape)
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of the file's bytes, in hexadecimal."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-
-
-def content_hash(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> str:
-    """Return the SHA-256 of voxels (shape, type, values) and affine, in hexadecimal.
-
-    Equal for the same volume whether it came compressed or not, and in whatever memory order.
-    """
-    digest = hashlib.sha256(repr((array.shape, array.dtype.newbyteorder("<").str)).encode())
-    digest.update(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).data)
-    digest.update(np.ascontiguousarray(affine, dtype="<f8").data)
-    return digest.hexdigest()
 
 
 def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:

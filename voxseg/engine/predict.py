@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from voxseg.data.cases import TaskKind
-from voxseg.data.layouts import Case, find_cases
+from voxseg.data.cases import Case, TaskKind
 from voxseg.data.names import is_case_file
 from voxseg.documents import json_text
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import LabelConfig
+from voxseg.engine.inputs import Inputs, find_inputs
 from voxseg.engine.labels import label_table
 from voxseg.engine.operations import find_postprocessing
 from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
@@ -62,6 +62,10 @@ class PredictRequest:
     """A run folder, a checkpoint, or a cross-validation's folder (folds and seeds are averaged)."""
     inputs: tuple[Path, ...]
     """Files or folders."""
+    series: str = ""
+    """Which series of a DICOM folder; see ``voxseg.engine.inputs``."""
+    hash_names: bool = False
+    """Name cases by a hash instead of their files."""
     output: Path
     """A folder, or for a single file the mask's own name."""
     device: str = "auto"
@@ -86,6 +90,11 @@ class PredictRequest:
     extras: tuple[Extra, ...] = ()
     """What else is written of each volume."""
 
+    @property
+    def found_by(self) -> Inputs:
+        """Where the cases are."""
+        return Inputs(places=self.inputs, series=self.series, hash_names=self.hash_names)
+
 
 def predict(
     request: PredictRequest,
@@ -103,7 +112,7 @@ def predict(
     Raises:
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
     """
-    cases = request.part.take(_find(request.inputs))
+    cases = request.part.take(find_inputs(request.found_by, say))
     volume = next((case for case in cases if not case.is_image), None)
     if request.save_overlays and volume is not None:
         raise UsageError(
@@ -200,22 +209,6 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
     wrong = next((name for name, is_given in options.items() if is_given), None)
     if wrong is not None:
         raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} does {kind}")
-
-
-def _find(inputs: Sequence[Path]) -> list[Case]:
-    cases: list[Case] = []
-    for path in inputs:
-        found = find_cases(path, need_labels=False)
-        cases += [*found.cases, *found.unlabelled]
-    seen: dict[str, Case] = {}
-    for case in cases:
-        other = seen.setdefault(case.case_id, case)
-        if other is not case:
-            raise UsageError(
-                f"{other.images[0]} and {case.images[0]} would both be written as {case.case_id}; "
-                "predict them into two folders"
-            )
-    return cases
 
 
 def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
