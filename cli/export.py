@@ -2,8 +2,11 @@
 
 import typer
 
+from . import export_dicom
+
 app = typer.Typer(
     name="export",
     no_args_is_help=True,
     help="Write masks and networks for other programs.",
 )
+app.command("dicom")(export_dicom.export_dicom)

@@ -9,7 +9,8 @@ typed what the command prints. Two things differ: ``settings`` may be nested tab
 The command line is made of these functions, and a test compares the parameters of both.
 """
 
-from voxseg.api.datasets import check, split, supervoxels
+from voxseg.api.datasets import check, series, split, supervoxels
+from voxseg.api.exports import export_dicom
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
 from voxseg.engine.convert import convert
@@ -20,9 +21,11 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_dicom",
     "predict",
     "report",
     "reproduce",
+    "series",
     "split",
     "supervoxels",
     "train",

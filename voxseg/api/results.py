@@ -11,6 +11,7 @@ from voxseg.engine import report_commands as _reports
 from voxseg.engine.case_report import Page, check_page
 from voxseg.engine.compare_files import check_output as check_comparison_output
 from voxseg.engine.compare_files import write_comparison
+from voxseg.engine.dicom_files import wanted_dicom
 from voxseg.engine.evaluate import write_evaluation
 from voxseg.engine.evaluate_files import check_output as check_scores_output
 from voxseg.engine.operations import wanted_postprocessing
@@ -32,6 +33,10 @@ def predict(
     postprocess: Place | None = None,
     no_postprocess: bool = False,
     label_table: str | None = None,
+    series: str | None = None,
+    hash_names: bool = False,
+    dicom_seg: bool = False,
+    anonymise: bool = False,
     num_parts: int = 1,
     part_id: int = 0,
     device: str = "auto",
@@ -58,12 +63,15 @@ def predict(
         postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
         part=_predict.Part(part_id, num_parts),
         label_table=label_table,
+        series=series or "",
+        hash_names=hash_names,
+        extras=wanted_dicom(dicom_seg, anonymise, replaces=overwrite or skip_existing, say=say),
     )
     outcomes = _predict.predict(request, notify, say)
     source = _reports.prediction_source(
         outcomes,
         checkpoint=request.checkpoint,
-        inputs=request.inputs,
+        inputs=request.found_by,
         output=request.output,
         device=device,
         options={"tta": tta, "low_memory": low_memory},

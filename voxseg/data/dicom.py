@@ -46,7 +46,7 @@ def read_grid(paths: Sequence[Path]) -> SeriesGrid:
     """
     headers = [read_header(path) for path in paths]
     known = [header for header in headers if header is not None]
-    place = _place(paths)
+    place = common_place(paths)
     if len(known) < len(headers) or len({header.series for header in known}) != 1:
         raise DataError(f"{place} holds files of several DICOM series; name one by its folder")
     found = stack_series(known, str(place))
@@ -141,7 +141,8 @@ def _check_decoder(dicom: Any, found: Any, path: Path) -> None:
         )
 
 
-def _place(paths: Sequence[Path]) -> Path:
+def common_place(paths: Sequence[Path]) -> Path:
+    """Return the folder that all files lie in, or the only file."""
     if len(paths) == 1:
         return paths[0]
     shared = paths[0].parent

@@ -4,10 +4,11 @@ A series is what one recording gave. Localizers, reports and single pictures are
 is left one series must remain, or be named. Nothing here tells who the patient is.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from voxseg.data.dicom_geometry import Slice, Stack, is_parallel, stack
 from voxseg.data.dicom_headers import Header, dicom_files, read_header
@@ -85,6 +86,19 @@ class Series:
         return f"{count} {'slice' if count == 1 else 'slices'} of {self.size}" if count else "none"
 
 
+def series_hash(uid: str) -> str:
+    """Name a series without saying which it is: the start of the SHA-256 of its UID."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:12]
+
+
+def files_of_hash(place: Path, digest: str) -> tuple[Path, ...]:
+    """Find the files of the series with a certain ``series_hash``; none where it has gone."""
+    if not place.exists():
+        return ()
+    found = [one for one in find_series(place) if series_hash(one.uid) == digest]
+    return found[0].files if found else ()
+
+
 def find_series(place: Path) -> tuple[Series, ...]:
     """Read the headers of all DICOM files in a folder and below, or of one file.
 
@@ -98,6 +112,20 @@ def find_series(place: Path) -> tuple[Series, ...]:
         VoxsegError: pydicom is missing.
     """
     return group_series(dicom_files([place] if place.is_file() else files_below(place)))
+
+
+def list_series(place: Path) -> tuple[Series, ...]:
+    """Find the series of a folder, at least one.
+
+    Raises:
+        DataError: There is no such folder, or nothing in it is DICOM.
+    """
+    if not place.exists():
+        raise DataError(f"there is no file or folder {place}; check the name")
+    found = find_series(place)
+    if not found:
+        raise DataError(f"{place} holds no DICOM; give the folder of the images")
+    return found
 
 
 def group_series(files: Iterable[Path]) -> tuple[Series, ...]:
@@ -198,6 +226,26 @@ def problem_of(series: Series) -> str:
     except DataError as error:
         return str(error)
     return ""
+
+
+def series_document(found: Sequence[Series]) -> dict[str, Any]:
+    """Describe series in plain values, as ``voxseg data series --json`` prints them."""
+    studies = list(dict.fromkeys(one.study for one in found))
+    rows = [
+        {
+            "uid": one.uid,
+            "study": studies.index(one.study) + 1,
+            "number": one.number,
+            "description": one.description,
+            "modality": one.modality,
+            "kind": one.kind,
+            "slices": len(one.slices),
+            "size": one.size,
+            "problem": problem_of(one),
+        }
+        for one in found
+    ]
+    return {"series": rows}
 
 
 def _named(found: Sequence[Series], place: Path, wanted: str) -> Series:

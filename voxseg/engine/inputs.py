@@ -14,6 +14,7 @@ from voxseg.data.cases import Case
 from voxseg.data.dicom import read_grid
 from voxseg.data.dicom_cases import dicom_case_name
 from voxseg.data.dicom_headers import read_header
+from voxseg.data.dicom_series import series_hash
 from voxseg.data.layouts import find_cases
 from voxseg.data.reading import is_dicom
 from voxseg.errors import UsageError
@@ -66,12 +67,26 @@ def find_inputs(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> 
 
 
 def _hashed(case: Case) -> str:
-    if is_dicom(case.images):
-        header = read_header(case.images[0])
-        text = "" if header is None else header.series
-    else:
-        text = "\n".join(path.name for path in case.images)
-    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+    header = read_header(case.images[0]) if is_dicom(case.images) else None
+    if header is not None:
+        return series_hash(header.series)
+    names = "\n".join(path.name for path in case.images)
+    return hashlib.sha256(names.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def without_names(text: str, case: Case, places: Sequence[Path]) -> str:
+    """Put a case's hash in the place of where it came from.
+
+    Args:
+        text: An error about the case.
+        case: Already called by its hash.
+        places: The files and folders that were given.
+    """
+    known = {str(path) for image in case.images for path in (image, image.parent)}
+    known |= {str(place) for place in places}
+    for path in sorted(known - {".", "/"}, key=len, reverse=True):
+        text = text.replace(path, case.case_id)
+    return text
 
 
 def _told_apart(cases: Sequence[Case], recorded: dict[int, Path]) -> list[Case]:

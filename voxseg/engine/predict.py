@@ -15,12 +15,12 @@ from voxseg.data.names import is_case_file
 from voxseg.documents import json_text
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import LabelConfig
-from voxseg.engine.inputs import Inputs, find_inputs
+from voxseg.engine.inputs import Inputs, find_inputs, without_names
 from voxseg.engine.labels import label_table
 from voxseg.engine.operations import find_postprocessing
 from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
 from voxseg.engine.outcomes import predict_document as predict_document
-from voxseg.engine.predict_case import Extra, Wishes, predict_one
+from voxseg.engine.predict_case import Checked, Extra, Wishes, predict_one
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
@@ -125,6 +125,9 @@ def predict(
         _refuse_options(request, kind, volume)
         return _classify(predictor, cases, request, notify)
     targets = _targets(request, cases)
+    for extra in request.extras:
+        if isinstance(extra, Checked):
+            extra.check(cases, targets)
     if kind != "segmentation":
         _refuse_options(request, kind, volume)
     wishes = _wishes(request, labels, is_segmentation=kind == "segmentation")
@@ -132,6 +135,9 @@ def predict(
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         outcome = predict_one(predictor, case, target, wishes, say)
         outcome = replace(outcome, task=kind)
+        if request.hash_names:
+            error = without_names(outcome.error, case, request.inputs)
+            outcome = replace(outcome, error=error)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
@@ -183,7 +189,10 @@ def _classify(
             named = row.names[0]
             outcome = replace(outcome, output=str(table), memory="centre crop", category=named)
         except VoxsegError as error:
-            outcome = replace(outcome, error=str(error))
+            told = str(error)
+            if request.hash_names:
+                told = without_names(told, case, request.inputs)
+            outcome = replace(outcome, error=told)
         outcomes.append(replace(outcome, seconds=time.perf_counter() - start))
         notify(outcomes[-1], number, len(cases))
     if rows:
