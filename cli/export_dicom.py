@@ -21,7 +21,15 @@ def export_dicom(
             "of the description.",
         ),
     ] = None,
-    label_table: options.LabelTable = None,
+    label_table: Annotated[
+        str | None,
+        typer.Option(
+            "--label-table",
+            help="Names, colours and codes of the classes: a table that ships with voxseg, or a "
+            "TOML or CSV file; by default they are called 'class N'.",
+            metavar="TABLE",
+        ),
+    ] = None,
     anonymise: options.Anonymise = False,
     overwrite: options.Overwrite = False,
 ) -> None:

@@ -112,6 +112,16 @@ def photographs():
     return made
 
 
+@pytest.fixture(scope="session")
+def dicom():
+    """DICOM series to read: how to write them, and a phantom that is in them."""
+    # Only here: DICOM is an extra.
+    pytest.importorskip("pydicom", reason="DICOM is an extra, and pydicom is missing")
+    from . import dicom_series as made
+
+    return made
+
+
 @pytest.fixture
 def save_pictures(rng):
     """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.

@@ -37,6 +37,22 @@ def axial(spacing=SPACING, origin=(60.0, 40.0, -20.0)):
     return affine
 
 
+def left_handed():
+    """Slices stored from the head down: against row x column."""
+    affine = oblique()
+    affine[:3, 3] += affine[:3, 2] * (SHAPE[2] - 1)
+    affine[:3, 2] *= -1
+    return affine
+
+
+def coronal():
+    """Rows along the body, slices from back to front."""
+    affine = np.zeros((4, 4))
+    affine[:, 0], affine[:, 1] = (-0.9, 0, 0, 0), (0, 0, -1.1, 0)
+    affine[:, 2], affine[:, 3] = (0, 2.5, 0, 0), (30, -50, 40, 1)
+    return affine
+
+
 def phantom(shape=SHAPE):
     """(columns, rows, slices) int16: a ramp and a block off the middle."""
     grid = np.indices(shape)
@@ -166,6 +182,21 @@ def write_multiframe(path, array=None, affine=None, *, order=None, **changes):
     path.parent.mkdir(parents=True, exist_ok=True)
     found.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_dicomdir(path):
+    """Write the table of contents that lies on discs."""
+    from pydicom.uid import MediaStorageDirectoryStorage
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    meta.MediaStorageSOPInstanceUID = uid("directory")
+    found = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    found.FileSetID = "DISC"
+    found.DirectoryRecordSequence = []
+    found.SeriesInstanceUID = uid("series")  # as of a record
+    found.save_as(path, enforce_file_format=True)
 
 
 def read(path):

@@ -5,6 +5,7 @@ functional groups of multi-frame images (C.7.6.16), rescaling (C.11.1).
 Files are told by their bytes, for names say nothing.
 """
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -90,18 +91,22 @@ def read_header(path: Path) -> Header | None:
     """Read what a file says of its images.
 
     Returns:
-        None of a DICOMDIR, and of a file that names no series.
+        None of a DICOMDIR, and of what only begins like DICOM.
 
     Raises:
-        DataError: It is damaged.
+        DataError: It is damaged, or names no series.
         VoxsegError: pydicom is missing.
     """
     dicom = pydicom()
     try:
         found = dicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         sop_class = getattr(found.file_meta, "MediaStorageSOPClassUID", "")
-        if sop_class == _DIRECTORY or not found.get("SeriesInstanceUID"):
+        if sop_class == _DIRECTORY:
             return None
+        if not found.get("SeriesInstanceUID"):
+            if not found.preamble:
+                return None  # it only began like DICOM
+            raise ValueError("it names no series")
         return _header(found, path)
     except DataError:
         raise
@@ -183,4 +188,5 @@ def _numbers(place: Any, keyword: str, count: int, path: Path) -> tuple[float, .
     values = [value] if count == 1 else list(value)
     if len(values) != count:
         raise DataError(f"{path} has {len(values)} numbers in {keyword}, not {count}; remove it")
-    return tuple(float(one) for one in values)
+    numbers = tuple(float(one) for one in values)
+    return numbers if all(map(math.isfinite, numbers)) else None

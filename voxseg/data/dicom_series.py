@@ -83,7 +83,9 @@ class Series:
     @property
     def _extent(self) -> str:
         count = len(self.slices)
-        return f"{count} {'slice' if count == 1 else 'slices'} of {self.size}" if count else "none"
+        return (
+            f"{count} {'slice' if count == 1 else 'slices'} of {self.size}" if count else "no image"
+        )
 
 
 def series_hash(uid: str) -> str:
@@ -182,7 +184,6 @@ def left_aside(found: Sequence[Series], chosen: Series) -> tuple[str, ...]:
     return tuple(
         f"left aside: series {one}"
         + (f", a {one.kind}" if one.kind in ("localizer", "single slice") else "")
-        + (", no image" if one.kind == "no image" else "")
         for one in others
     )
 
