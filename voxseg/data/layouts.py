@@ -307,7 +307,7 @@ def _nothing_found(root: Path) -> str:
     )
     found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
     return (
-        f"{root} holds no .nii or .nii.gz image and no photograph (found: {found or 'nothing'}); "
+        f"{root} holds no .nii or .nii.gz image, no DICOM and no photograph (found: {found or 'nothing'}); "
         "give a folder of NIfTI volumes or of pictures, or convert yours"
     )
 
