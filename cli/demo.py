@@ -39,6 +39,8 @@ def demo(
         "mask": result.mask,
         "image": result.image,
         "colour table": result.label_table,
+        "segmentation": result.segmentation,
+        "scene": result.scene,
         "report": result.report,
     }
     if as_json:
@@ -59,7 +61,7 @@ def demo(
     screen.print(
         "next:\n"
         f"  open {result.report} in a browser\n"
-        f"  drag {result.image}, {result.mask} and {result.label_table} into 3D Slicer\n"
+        f"  drag {result.scene} into 3D Slicer: image and segmentation together\n"
         f"  voxseg predict {result.run} {result.image.parent} -o again\n"
         "  voxseg train YOUR_FOLDER -o RUN    (images X.nii.gz with labels X_seg.nii.gz)",
         markup=False,

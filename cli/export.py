@@ -2,7 +2,7 @@
 
 import typer
 
-from . import export_dicom
+from . import export_dicom, export_slicer
 
 app = typer.Typer(
     name="export",
@@ -10,3 +10,4 @@ app = typer.Typer(
     help="Write masks and networks for other programs.",
 )
 app.command("dicom")(export_dicom.export_dicom)
+app.command(name="slicer")(export_slicer.export_slicer)

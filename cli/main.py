@@ -24,6 +24,7 @@ from . import (
     doctor,
     evaluate,
     export,
+    labels,
     models,
     predict,
     report,
@@ -93,6 +94,7 @@ app.command()(models.models)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.command()(train.recipes)
+app.command()(labels.labels)
 app.command()(schemas.schemas)
 app.add_typer(export.app, name="export")
 app.add_typer(data.app, name="data")

@@ -26,6 +26,14 @@ def predict(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also one float map for each class.")
     ] = False,
+    save_tissues: Annotated[
+        bool,
+        typer.Option(
+            "--save-tissues",
+            help="Also a soft map of each tissue under FSL FAST's names: CASE_pve_0 (fluid), _1 "
+            "(grey matter), _2 (white matter), as far as the label table names them.",
+        ),
+    ] = False,
     save_uncertainty: Annotated[
         bool,
         typer.Option(
@@ -79,6 +87,16 @@ def predict(
         typer.Option("--dicom-seg", help="Also CASE.seg.dcm, for DICOM series."),
     ] = False,
     anonymise: options.Anonymise = False,
+    slicer: Annotated[
+        bool,
+        typer.Option("--slicer", help="Also CASE.seg.nrrd: names, colours, codes in 3D Slicer."),
+    ] = False,
+    mrb: Annotated[
+        bool,
+        typer.Option(
+            "--mrb", help="Also CASE.mrb: a scene of 3D Slicer that holds the patient's image too."
+        ),
+    ] = False,
     num_parts: Annotated[
         int,
         typer.Option("--num-parts", min=1, help="Predict one of so many shares of the cases."),
@@ -115,12 +133,15 @@ def predict(
             facts = f"{outcome.seconds:.1f} s, {outcome.memory}"
             what = outcome.category or outcome.output
             screen.print(f"{head}: {what} ({facts})", markup=False)
+            for path in outcome.also:
+                screen.print(f"{' ' * len(head)}  {path}", markup=False)
 
     outcomes = run(
         checkpoint,
         inputs,
         output,
         save_probabilities=save_probabilities,
+        save_tissues=save_tissues,
         save_uncertainty=save_uncertainty,
         save_overlays=save_overlays,
         tta=tta,
@@ -132,6 +153,8 @@ def predict(
         hash_names=hash_names,
         dicom_seg=dicom_seg,
         anonymise=anonymise,
+        slicer=slicer,
+        mrb=mrb,
         num_parts=num_parts,
         part_id=part_id,
         device=device,
@@ -153,17 +176,29 @@ def predict(
 
 
 def _show_volumes(outcomes: "list[CaseOutcome]", screen: Console) -> None:
-    """Print ml by case and class; in brackets what the single folds or flips gave."""
+    """Print what was measured by case, with intervals in brackets, and what they are."""
+    from voxseg.engine.outcomes import DISCLAIMER
+    from voxseg.engine.volume_words import bias_sentence, interval_sentences, with_interval
+
     measured = [outcome for outcome in outcomes if outcome.volumes]
     if not measured:
         return
     rows = [
-        [outcome.case_id, *(_volume(v.ml, v.low_ml, v.high_ml) for v in outcome.volumes)]
+        [outcome.case_id, *(with_interval(v.ml, v.uncertainty) for v in outcome.volumes)]
         for outcome in measured
     ]
     columns = ("case", *(volume.name for volume in measured[0].volumes))
     screen.print(terminal.table("Volumes, ml", columns, rows))
-
-
-def _volume(ml: float, low: float | None, high: float | None) -> str:
-    return f"{ml:.1f}" if low is None or high is None else f"{ml:.1f} [{low:.1f}, {high:.1f}]"
+    heads = [f"{m.name}, {m.unit}" for m in measured[0].measures]
+    if heads:
+        rows = [
+            [one.case_id, *(with_interval(m.value, m.uncertainty, m.unit) for m in one.measures)]
+            for one in measured
+        ]
+        screen.print(terminal.table("Structures, sides and shares", ("case", *heads), rows))
+    known = [(v.name, v.uncertainty) for one in measured for v in one.volumes]
+    known += [(m.name, m.uncertainty) for one in measured for m in one.measures]
+    texts = [*interval_sentences(found for _, found in known), bias_sentence(known)]
+    for text in (*texts, *dict.fromkeys(one.volume_note for one in measured), DISCLAIMER):
+        if text:
+            screen.print(text, markup=False)

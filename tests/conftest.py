@@ -122,6 +122,24 @@ def dicom():
     return made
 
 
+@pytest.fixture(scope="session")
+def head():
+    """A head with letters that no flip leaves alike, on grids of every orientation."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from . import oriented_head
+
+    return oriented_head
+
+
+@pytest.fixture(scope="session")
+def phantom():
+    """A head with letters in every orientation, and a network that knows them by heart."""
+    # Only here: the tests of the kernels run where nibabel is missing.
+    from . import phantom as made
+
+    return made
+
+
 @pytest.fixture
 def save_pictures(rng):
     """Write a photograph (3 x 4 pixels) under each name; under a name with ``: VALUES``, a mask.

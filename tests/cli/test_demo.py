@@ -1,5 +1,7 @@
 """``voxseg demo`` with trainings of a few steps on coarse subjects."""
 
+import zipfile
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -58,6 +60,11 @@ def test_demo_writes_what_it_says_and_goes_on(short, validate):
     assert len(list((short / "training").iterdir())) == 2 * demo.NUM_TRAINING
     assert not (short / "unseen/subject_04_seg.nii.gz").exists()
     assert "grey matter" in (short / "predictions/labels.csv").read_text(encoding="utf-8")
+    scene = short / "predictions/subject_04.mrb"
+    assert f"drag {scene} into 3D Slicer" in result.stdout
+    assert {"subject_04/Data/subject_04.nii.gz", "subject_04/Data/subject_04.seg.nrrd"} < {
+        *zipfile.ZipFile(scene).namelist()
+    }
     page = (short / "report.html").read_text(encoding="utf-8")
     assert "All subjects are simulated" in page
     assert page.count("data:image/png;base64") == 1
@@ -70,6 +77,8 @@ def test_demo_writes_what_it_says_and_goes_on(short, validate):
     assert checkpoint.stat().st_mtime_ns == before
     content = validate(again.stdout)
     assert validate((short / "demo.json").read_text(encoding="utf-8"))["seed"] == 0
+    assert content["scene"] == str(scene)
+    assert content["segmentation"] == str(short / "predictions/subject_04.seg.nrrd")
     assert content["mask"] == str(short / "predictions/subject_04.nii.gz")
     assert {row["class"] for row in content["scores"]["cases"]} > {"CSF", "white matter"}
 

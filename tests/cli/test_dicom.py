@@ -2,6 +2,8 @@
 
 import json
 import re
+import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -97,11 +99,15 @@ def test_nothing_written_tells_who_the_patient_is(voxseg, run, patient, tmp_path
     out = tmp_path / "out"
     outcome = voxseg(
         "predict", run, patient, "-o", out, "--hash-names", "--dicom-seg", "--anonymise",
-        "--report", out / "page.html", "--save-uncertainty", "-d", "cpu", "--json",
+        "--report", out / "page.html", "--save-uncertainty", "--slicer", "--mrb", "-d", "cpu",
+        "--json",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     files = contents(out)
-    assert len(files) == 8, sorted(files)  # mask, Segmentation, map, tables, page, two documents
+    assert len(files) == 11, sorted(files)
+    (scene,) = out.glob("*.mrb")
+    with zipfile.ZipFile(scene) as parts:
+        files |= {Path(name): parts.read(name) for name in parts.namelist()}
     told = {**files, "stdout": outcome.out.encode(), "stderr": outcome.err.encode()}
     for secret in (*dicom.SECRETS, "Doe_Jane", "DOE_JANE", dicom.uid("series"), dicom.uid("study")):
         for path, content in told.items():
@@ -279,7 +285,11 @@ def test_exports_that_cannot_be_made(voxseg, patient, mask, tmp_path, dicom):
         assert done.code == code, done.err
         assert re.search(words, done.err), done.err
 
-    refused(3, "lies outside the series .* mm in RAS", saved("far.nii.gz", voxels, far))
+    refused(
+        3,
+        "lies outside the series .* the mask has .* axes .* and the series 24x20x18 voxels",
+        saved("far.nii.gz", voxels, far),
+    )
     refused(3, "has no voxel above 0", saved("none.nii.gz", voxels * 0))
     negative = voxels.astype(np.int16) - 1
     refused(3, "has values below 0", saved("minus.nii.gz", negative))

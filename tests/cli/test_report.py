@@ -154,7 +154,10 @@ def test_crossval_and_predict_write_pages(voxseg, tmp_path, rng, read_page):
     assert "Uncertainty" in found.words
     listed = json.loads((out / "predict.json").read_text())
     ml = listed["cases"][0]["volumes"][0]
-    wanted = f"{ml['ml']:.1f} [{ml['low_ml']:.1f}, {ml['high_ml']:.1f}]"
+    interval = ml["uncertainty"]  # by the errors of the four cases that the folds held out
+    assert (interval["interval"], interval["level"]) == ("conformal", 0.6)
+    assert ml["low_ml"] is not None
+    wanted = f"{ml['ml']:.2f} [{interval['low']:.2f}, {interval['high']:.2f}]"
     assert found.row("s0", wanted)
     assert found.row("s9", "-")[2] == "failed"
     assert voxseg("report", out, "-o", tmp_path / "later.html", "--overwrite").code == 0
@@ -163,7 +166,7 @@ def test_crossval_and_predict_write_pages(voxseg, tmp_path, rng, read_page):
     assert again.code == 4
     kept = read_page(page)
     assert any("masks were there before and kept" in word for word in kept.words)
-    assert kept.row("s0", f"{ml['ml']:.1f}")
+    assert kept.row("s0", wanted)
 
     parts = tmp_path / "parts"
     for part in ("0", "1"):

@@ -6,11 +6,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxseg.data.hashes import content_hash, file_hash
 from voxseg.data.names import case_name, is_volume_file
 from voxseg.data.volume import (
     check_same_grid,
-    content_hash,
-    file_hash,
     form_distance,
     read_channels,
     read_geometry,

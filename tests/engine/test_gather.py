@@ -44,7 +44,7 @@ def test_classes_alone_are_kept_of_one_member(rng):
     assert gathered.probabilities is None
     assert gathered.classes.dtype == np.uint8
     np.testing.assert_array_equal(gathered.classes, shares[0].argmax(0))
-    assert gathered.members.voxel_ranges()[0][0] == (shares[0].argmax(0) == 0).sum()
+    assert gathered.members.voxels[0][0] == (shares[0].argmax(0) == 0).sum()
 
 
 def test_the_file_on_disk_has_no_name(rng, tmp_path):

@@ -180,7 +180,8 @@ def test_a_broken_file_does_not_stop_the_others(trained, tmp_path):
     assert "cut.nii.gz" in outcomes["cut"].error
     assert "text.nii.gz" in outcomes["text"].error
     written = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert written == ["good.nii.gz", "labels.csv", "labels.ctbl", "predict.json"]
+    tables = ["labels.csv", "labels.ctbl", "predict.json", "volumes.csv"]
+    assert written == ["good.nii.gz", *tables]
 
 
 def test_existing_masks_are_refused_kept_or_replaced(trained, tmp_path):

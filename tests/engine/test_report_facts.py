@@ -8,10 +8,8 @@ from voxseg.engine.report_facts import (
     folded,
     run_facts,
     subtitle,
-    volume_table,
 )
 from voxseg.engine.report_sources import FoldFacts, ReportSource
-from voxseg.export.report_parts import ReportLink
 
 
 def source(kind="crossval", **parts):
@@ -88,18 +86,3 @@ def test_failures_and_kept_masks_are_said():
 def test_absent_classes_are_said():
     found = absent_classes([outcome("a", 0.0, 2.0), outcome("b", 0.0, 1.0)])
     assert found == ["class 1 is not found in 2 of the cases: a, b"]
-
-
-def test_failed_and_odd_cases_stand_first():
-    odd = {"c": "odd"}
-    outcomes = [outcome("a", 1.0), outcome("b", error="broken"), outcome("c", 9.0)]
-    table = volume_table(outcomes, {"c": "case-1"}, odd)
-    assert [row[0] for row in table.rows] == [
-        ReportLink("b", ""), ReportLink("c", "case-1"), ReportLink("a", ""),
-    ]  # fmt: skip
-    assert [row[1:3] for row in table.rows] == [["-", "failed"], ["9.0", "odd volume"], ["1.0", ""]]
-
-
-def test_what_members_gave_is_in_brackets():
-    one = Outcome("a", "", 1.0, "", (ClassVolume(1, "CSF", 2.0, 1.5, 2.25),))
-    assert volume_table([one], {}, {}).rows[0][1] == "2.0 [1.5, 2.2]"

@@ -48,7 +48,7 @@ def evaluation(dices, labels=(0, 1)):
 
 
 def test_summary_has_both_kinds_of_average_and_counts_what_is_missing(drawn):
-    section = summary_section(evaluation({"a": 0.5, "b": 0.7, "c": 0.9, "d": math.nan}))
+    section = summary_section(evaluation({"a": 0.5, "b": 0.7, "c": 0.9, "d": math.nan}), {})
     (table,) = section.tables
     row = next(row for row in table.rows if row[0] == "class 1")
     assert row[1] == "0.700 ± 0.200\n0.700 [0.600, 0.800]\n1 undefined"
@@ -62,7 +62,7 @@ def test_summary_has_both_kinds_of_average_and_counts_what_is_missing(drawn):
 
 
 def test_one_case_has_no_deviation_and_no_boxes(drawn):
-    section = summary_section(evaluation({"a": 0.5}))
+    section = summary_section(evaluation({"a": 0.5}), {})
     assert next(row[1] for row in section.tables[0].rows) == "0.500\n0.500 [0.500, 0.500]"
     assert section.title == "Scores over 1 case"
     assert not section.figures
@@ -70,7 +70,7 @@ def test_one_case_has_no_deviation_and_no_boxes(drawn):
 
 
 def test_a_class_that_no_case_has_is_a_dash():
-    (table,) = summary_section(evaluation({"a": math.nan, "b": math.nan})).tables
+    (table,) = summary_section(evaluation({"a": math.nan, "b": math.nan}), {}).tables
     assert table.rows[0][1] == "-\n\n2 undefined"
 
 
@@ -90,7 +90,7 @@ def test_many_classes_are_left_to_other_tables(drawn):
     scored = evaluation({"a": 0.5, "b": 0.25}, labels)
     (table,) = case_section(scored, ["b", "a"], {}, {}).tables
     assert len(table.columns) == len(table.rows[0]) == 5
-    assert "24 of 39" in summary_section(scored).figures[0].caption
+    assert "24 of 39" in summary_section(scored, {}).figures[0].caption
     assert len(drawn["box_plots"][0].groups) == 1 + 24
     assert "8 of 39" in volume_section(scored).paragraphs[0]
     assert len(drawn["agreement_plots"]) == 8
@@ -122,10 +122,10 @@ def test_a_cohort_needs_others_and_a_volume(drawn):
 
 
 def test_volumes_are_drawn_in_percent_of_their_median(drawn):
-    assert volume_boxes({"CSF": {"a": 1.0, "b": 2.0, "c": 4.0}, "none": {"a": 0.0}}) is not None
+    assert volume_boxes({"CSF": {"a": 1.0, "b": 2.0, "c": 4.0}, "none": {"a": 0.0}}, {}) is not None
     (panel,) = drawn["box_plots"]
     assert [group.values for group in panel.groups] == [{"a": 50.0, "b": 100.0, "c": 200.0}]
-    assert volume_boxes({"CSF": {"a": 1.0}}) is None
+    assert volume_boxes({"CSF": {"a": 1.0}}, {}) is None
 
 
 def test_undefined_is_a_dash():

@@ -30,12 +30,12 @@ def test_disagreement_by_hand():
     np.testing.assert_allclose(same.disagreement(unsure), [0.0], atol=1e-6)
 
 
-def test_voxel_ranges_are_those_of_the_members():
+def test_voxels_are_counted_of_each_member():
     members = Members()
     members.add(np.array([[0.9, 0.8, 0.1], [0.1, 0.2, 0.9]]))
     members.add(np.array([[0.9, 0.2, 0.1], [0.1, 0.8, 0.9]]))
     assert members.count == 2
-    assert members.voxel_ranges() == [(1, 2), (1, 2)]
+    assert members.voxels == ((2, 1), (1, 2))
     assert Members().disagreement(np.ones((2, 3))).tolist() == [0, 0, 0]
 
 

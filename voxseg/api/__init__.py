@@ -10,7 +10,7 @@ The command line is made of these functions, and a test compares the parameters 
 """
 
 from voxseg.api.datasets import check, series, split, supervoxels
-from voxseg.api.exports import export_dicom
+from voxseg.api.exports import export_dicom, export_slicer, labels
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
 from voxseg.engine.convert import convert
@@ -22,6 +22,8 @@ __all__ = [
     "crossval",
     "evaluate",
     "export_dicom",
+    "export_slicer",
+    "labels",
     "predict",
     "report",
     "reproduce",

@@ -17,6 +17,7 @@ from voxseg.engine.evaluate_files import check_output as check_scores_output
 from voxseg.engine.operations import wanted_postprocessing
 from voxseg.engine.options import Place, as_path, as_paths
 from voxseg.engine.report_sources import PREDICT_MANIFEST, read_source
+from voxseg.engine.slicer_files import SlicerFiles
 from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
 
 
@@ -26,6 +27,7 @@ def predict(
     output: Place,
     *,
     save_probabilities: bool = False,
+    save_tissues: bool = False,
     save_uncertainty: bool = False,
     save_overlays: bool = False,
     tta: bool = False,
@@ -37,6 +39,8 @@ def predict(
     hash_names: bool = False,
     dicom_seg: bool = False,
     anonymise: bool = False,
+    slicer: bool = False,
+    mrb: bool = False,
     num_parts: int = 1,
     part_id: int = 0,
     device: str = "auto",
@@ -48,12 +52,15 @@ def predict(
 ) -> list[_predict.CaseOutcome]:
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
+    for_slicer = (SlicerFiles(with_scene=mrb),) if slicer or mrb else ()
+    extras = (*for_slicer, *wanted_dicom(dicom_seg, anonymise, say))
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),
         inputs=as_paths(inputs),
         output=Path(output),
         device=device,
         save_probabilities=save_probabilities,
+        save_tissues=save_tissues,
         save_uncertainty=save_uncertainty,
         save_overlays=save_overlays,
         tta=tta,
@@ -65,7 +72,8 @@ def predict(
         label_table=label_table,
         series=series or "",
         hash_names=hash_names,
-        extras=wanted_dicom(dicom_seg, anonymise, replaces=overwrite or skip_existing, say=say),
+        extras=extras,
+        beside=tuple(ending for extra in extras for ending in extra.endings),
     )
     outcomes = _predict.predict(request, notify, say)
     source = _reports.prediction_source(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from voxseg.data.hashes import content_hash
 from voxseg.data.orientation import orientation_of
-from voxseg.data.volume import Volume, content_hash
+from voxseg.data.volume import Volume
 
 PERCENTILES = (0.5, 50.0, 99.5)
 

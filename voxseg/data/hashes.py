@@ -1,4 +1,4 @@
-"""Hashes of files and of volumes, to tell whether they are still the same."""
+"""Hashes that tell whether a file or a volume is still the same."""
 
 import hashlib
 from pathlib import Path

@@ -307,8 +307,8 @@ def _nothing_found(root: Path) -> str:
     )
     found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
     return (
-        f"{root} holds no .nii or .nii.gz image, no DICOM and no photograph (found: {found or 'nothing'}); "
-        "give a folder of NIfTI volumes or of pictures, or convert yours"
+        f"{root} holds no .nii or .nii.gz image, no DICOM and no photograph (found: "
+        f"{found or 'nothing'}); give a folder of NIfTI volumes or of pictures, or convert yours"
     )
 
 

@@ -43,6 +43,11 @@ def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
     return volume.read_geometry(paths)
 
 
+def read_first_channel(images: Sequence[Path]) -> Volume:
+    """Read what a case is shown by: its first channel, of DICOM the series; (C, X, Y, Z)."""
+    return read_channels(images if is_dicom(images) else images[:1])
+
+
 def is_dicom(paths: Sequence[Path]) -> bool:
     """Tell whether the files of a case are those of a DICOM series."""
     return not is_case_file(paths[0]) and is_dicom_file(paths[0])

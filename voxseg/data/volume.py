@@ -26,8 +26,6 @@ from nibabel.imageglobals import logger as nibabel_logger
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from nibabel.wrapstruct import WrapStructError
 
-from voxseg.data.hashes import content_hash as content_hash
-from voxseg.data.hashes import file_hash as file_hash
 from voxseg.data.names import is_volume_file
 from voxseg.data.sniff import describe_head, nifti_version, read_head
 from voxseg.errors import DataError
@@ -79,12 +77,21 @@ class Volume:
         """
         if self.header is None:
             return (1.0, 1.0, 1.0)
-        try:
-            unit = _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
-        except KeyError:  # a code that the standard does not know
-            unit = 1.0
-        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * unit
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0) * self._unit_mm
         return tuple(float(length) for length in lengths)
+
+    @property
+    def affine_mm(self) -> np.ndarray[Any, Any]:
+        """(4, 4) float64, voxel indices to mm, whatever unit the file has."""
+        scale = np.array([[self._unit_mm]] * 3 + [[1.0]])
+        return np.asarray(self.affine * scale)
+
+    @property
+    def _unit_mm(self) -> float:
+        try:
+            return _UNIT_MM.get(self.header.get_xyzt_units()[0], 1.0)
+        except KeyError:  # a code that the standard does not know
+            return 1.0
 
 
 def read_image(path: Path) -> Volume:
@@ -149,12 +156,9 @@ def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
 
 
 def made_volume(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) -> Volume:
-    """Make a volume of what came from no NIfTI file, with a header as a scanner's.
+    """Make a volume, (X, Y, Z) or (C, X, Y, Z), of what came from no NIfTI file.
 
-    Args:
-        array: (X, Y, Z) or (C, X, Y, Z).
-        affine: (4, 4) to mm in RAS; it is rounded to float32, as headers store it.
-        path: Where the voxels come from.
+    Its affine, to mm in RAS, is rounded to float32 as headers store it; qform and sform are set.
     """
     header_class: Any = nib.Nifti1Header  # untyped
     header = header_class()

@@ -32,8 +32,14 @@ class Output:
     folder: Path
     """Where probabilities may be kept that memory does not hold."""
     save_probabilities: bool = False
+    save_tissues: bool = False
     save_uncertainty: bool = False
     tta: bool = False
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether floating point maps are written, which are made of all probabilities."""
+        return self.save_probabilities or self.save_tissues or self.save_uncertainty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +101,7 @@ def estimate_case(work: Work, ensemble: Ensemble, settings: PredictConfig) -> Ca
     pools = work.supervoxels is not None
     volume = voxels * (4 * work.channels + 4 * pools)
     several = ensemble.num_members > 1
-    is_averaged = (
-        several
-        or work.output.save_probabilities
-        or work.output.save_uncertainty
-        or work.is_resampled
-    )
+    is_averaged = several or work.output.has_maps or work.is_resampled
     sums = 4 * ensemble.num_classes * voxels if is_averaged else 0
     to_disk = sums / 1e9 > (settings.memory_gb or _SHARE * free - volume / 1e9)
     wanted = Wanted(
@@ -179,7 +180,7 @@ def _writing(work: Work, classes: int) -> int:
     source, voxels = math.prod(work.source_shape), math.prod(work.shape)
     width = 1 if classes <= 256 else 4
     labels = width * (2 * voxels + 5 * source)
-    if not (work.output.save_probabilities or work.output.save_uncertainty):
+    if not work.output.has_maps:
         return labels
     lasting = 8 * voxels if work.output.save_uncertainty else 0
     return labels + lasting + 12 * voxels + 22 * source

@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from voxseg.data.reading import is_dicom, read_channels, read_label
+from voxseg.data.reading import is_dicom, read_first_channel, read_label
 from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
+from voxseg.engine import volume_report as volume_pages
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
 from voxseg.engine.report_choice import choose as choose
 from voxseg.engine.report_choice import file_warnings
+from voxseg.engine.report_labels import page_colours
 from voxseg.engine.report_sources import CaseFiles, ReportSource
 from voxseg.engine.task_report import task_page
 from voxseg.errors import UsageError, VoxsegError
@@ -111,7 +113,11 @@ def _score_report(
         *file_warnings(files, drawn, with_truth=True),
         *headers.warnings,
     ]
-    sections = [tables.summary_section(evaluation)]
+    if evaluation.is_images:
+        colours = photos.colours_of(evaluation)
+    else:
+        colours = page_colours(evaluation.class_names, source.colours)
+    sections = [tables.summary_section(evaluation, colours)]
     if evaluation.pooled is not None:
         sections.insert(0, photos.pooled_section(evaluation.pooled))
     if source.folds:
@@ -131,7 +137,7 @@ def _score_report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
         class_names=evaluation.class_names,
-        colours=photos.colours_of(evaluation) if evaluation.is_images else {},
+        colours=colours,
         is_images=evaluation.is_images,
         facts=facts.run_facts(source),
         warnings=warnings,
@@ -199,6 +205,8 @@ def _prediction_report(
     ordered = sorted((one.case_id for one in done), key=lambda case: case not in odd)
     drawn = tuple(ordered[: MOST_PREDICTED if pictures is None else pictures])
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
+    by_case = {one.case_id: one for one in done}
+    by_case = {case: by_case[case] for case in drawn}
     headers = remarks.read_headers(files)
     warnings = [
         *facts.failures(outcomes),
@@ -208,11 +216,18 @@ def _prediction_report(
         *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,
     ]
-    boxes = tables.volume_boxes(volumes)
+    names = facts.names_of(outcomes, source)
+    colours = page_colours(names, source.colours)
+    boxes = tables.volume_boxes(volumes, {names[k]: colour for k, colour in colours.items()})
+    found = (
+        volume_pages.volume_table(outcomes, anchors, odd),
+        volume_pages.measure_table(outcomes, anchors, odd),
+    )
     section = ReportSection(
         "Volumes",
+        volume_pages.paragraphs(done),
         figures=(boxes,) if boxes else (),
-        tables=(facts.volume_table(outcomes, anchors, odd),),
+        tables=[table for table in found if table is not None],
     )
     note = f"All {len(done)} predicted cases."
     if len(drawn) < len(done):
@@ -220,11 +235,12 @@ def _prediction_report(
     return Report(
         title=f"{facts.TITLES[source.kind]}: {source.place}",
         subtitle=facts.subtitle(source),
-        class_names=facts.names_of(outcomes, source),
+        class_names=names,
+        colours=colours,
         facts=facts.run_facts(source),
         warnings=warnings,
         sections=(section,),
-        cases=_predicted_cases(volumes, files, drawn, anchors, odd),
+        cases=_predicted_cases(volumes, files, by_case, anchors, odd),
         cases_note=note,
         closing=(*source.sections, ReportSection("Files", tables=(headers.table,))),
         folded=facts.folded(source),
@@ -240,7 +256,7 @@ def _photograph_report(
     drawn = tuple(files)[: MOST_PREDICTED if pictures is None else pictures]
     anchors = {case: f"case-{number}" for number, case in enumerate(drawn, 1)}
     section, names = photos.share_section(files, source.label_names, anchors)
-    colours = photos.label_colours(list(names), {})
+    colours = photos.label_colours(list(names), source.colours)
     if names.get(BACKGROUND) == "background":
         colours.pop(BACKGROUND)
     warnings = [
@@ -271,7 +287,7 @@ def _photograph_report(
 def _predicted_cases(
     volumes: Mapping[str, Mapping[str, float]],
     files: Mapping[str, CaseFiles],
-    drawn: Sequence[str],
+    drawn: Mapping[str, facts.Outcome],
     anchors: Mapping[str, str],
     odd: Mapping[str, str],
 ) -> Iterator[ReportCase]:
@@ -283,6 +299,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
+            tables=(volume_pages.case_table(drawn[case]),),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
@@ -322,12 +339,12 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         return {}, " ".join([*texts, "none of its files could be read."])
     if len(files.images) > 1 and not is_dicom(files.images):
         texts.append(f"Channel 1 of {len(files.images)}.")
-    return {**arrays, "affine": _affine_mm(grid)}, " ".join(texts)
+    return {**arrays, "affine": grid.affine_mm}, " ".join(texts)
 
 
 def _first_channel(images: tuple[Path, ...], _: Path) -> Volume:
     """Read an image, of several frames the first; of DICOM the whole series."""
-    volume = read_channels(images if is_dicom(images) else images[:1])
+    volume = read_first_channel(images)
     return Volume(volume.array[0], volume.affine, volume.header, volume.path, volume.trailing)
 
 
@@ -344,10 +361,3 @@ def _kept(label: np.ndarray, labels: Sequence[int] | None) -> np.ndarray:
     if labels is not None:
         label = np.where(np.isin(label, labels), label, BACKGROUND)
     return label.astype(np.min_scalar_type(int(label.max()))) if label.min() >= 0 else label
-
-
-def _affine_mm(volume: Volume) -> np.ndarray:
-    """Affine in mm, whatever the file's unit."""
-    affine = volume.affine.copy()
-    affine[:3] *= volume.spacing[0] / float(np.linalg.norm(volume.affine[:3, 0]))
-    return affine

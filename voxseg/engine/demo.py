@@ -26,6 +26,7 @@ from voxseg.engine.evaluate import Evaluation, evaluate, write_evaluation
 from voxseg.engine.network import network_of
 from voxseg.engine.predict import Predictor, PredictRequest, predict
 from voxseg.engine.progress import Progress, TrainResult
+from voxseg.engine.slicer_files import SlicerFiles
 from voxseg.engine.train import TrainRequest, train
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.nifti import plain_geometry, write_map, write_mask
@@ -90,6 +91,10 @@ class DemoResult:
     mask: Path
     image: Path
     label_table: Path
+    segmentation: Path
+    """The mask for 3D Slicer."""
+    scene: Path
+    """Image and mask for 3D Slicer."""
     report: Path
     run: Path
     """The run folder of the network with supervoxels."""
@@ -123,6 +128,7 @@ def run_demo(
     settings = merge(_BASELINE, _SUPERVOXELS)
     tuned = _train(request, "supervoxels", settings, baseline.checkpoint, notify, say)
     say("3/4 predicting the unseen subject and scoring it")
+    for_slicer = SlicerFiles(with_scene=True)
     (outcome,) = predict(
         PredictRequest(
             checkpoint=output / "supervoxels",
@@ -130,6 +136,8 @@ def run_demo(
             output=output / "predictions",
             device=request.device,
             overwrite=True,
+            extras=(for_slicer,),
+            beside=for_slicer.endings,
         )
     )
     if outcome.error:
@@ -141,11 +149,14 @@ def run_demo(
     write_evaluation(evaluation, output / "scores", overwrite=True)
     say("4/4 drawing the report")
     image = next((output / "unseen").glob("*.nii.gz"))
+    segmentation, scene = (Path(path) for path in outcome.also)
     result = DemoResult(
         evaluation,
         Path(outcome.output),
         image,
         output / "predictions" / "labels.csv",
+        segmentation,
+        scene,
         output / "report.html",
         output / "supervoxels",
         time.perf_counter() - start,
@@ -234,6 +245,8 @@ def _report(
         "Seed": str(request.seed),
         "Mask": str(result.mask),
         "Colours for 3D Slicer": str(result.label_table),
+        "Segmentation for 3D Slicer": str(result.segmentation),
+        "Scene for 3D Slicer": str(result.scene),
     }
     return Report(
         title="voxseg demo",

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from voxseg.data.cases import Case
-from voxseg.data.dicom import SeriesGrid, read_grid
+from voxseg.data.dicom import read_grid, read_series_geometry
 from voxseg.data.dicom_series import choose_series, list_series
-from voxseg.data.grid_change import onto_grid
 from voxseg.data.names import case_name
 from voxseg.data.reading import is_dicom
-from voxseg.data.volume import read_label
+from voxseg.data.regrid import describe_grid, label_on_grid_of
+from voxseg.data.volume import GRID_TOLERANCE_VOXELS, Volume, affine_distance, read_label
 from voxseg.engine.predict_case import CaseAnswer
 from voxseg.errors import DataError, UsageError
 from voxseg.export.dicom_seg import WrittenSeg, require_highdicom, write_dicom_seg
@@ -27,15 +27,18 @@ class DicomSeg:
     """Writes CASE.seg.dcm beside the mask of each DICOM case."""
 
     anonymise: bool = False
-    replaces: bool = False
-    """Whether files that are there may be replaced."""
     say: Callable[[str], None] = lambda _: None
 
-    def check(self, cases: Sequence[Case], targets: Sequence[Path]) -> None:
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of the file, after the name of the mask."""
+        return (ENDING,)
+
+    def check(self, cases: Sequence[Case]) -> None:
         """Refuse before any work what cannot be written.
 
         Raises:
-            UsageError: A case is not DICOM, or a file exists.
+            UsageError: A case is not DICOM.
             VoxsegError: highdicom is missing.
         """
         for case in cases:
@@ -45,9 +48,6 @@ class DicomSeg:
                     "export dicom MASK --series FOLDER' lays a mask onto its series"
                 )
         require_highdicom()
-        for path in () if self.replaces else map(seg_path, targets):
-            if path.exists():
-                raise UsageError(f"{path} exists; use --overwrite, or another -o")
 
     def __call__(self, answer: CaseAnswer) -> list[Path]:
         """Write a case; an empty mask has nothing to refer to, and this is said."""
@@ -61,7 +61,7 @@ class DicomSeg:
 
 
 def wanted_dicom(
-    is_wanted: bool, anonymise: bool, *, replaces: bool, say: Callable[[str], None]
+    is_wanted: bool, anonymise: bool, say: Callable[[str], None]
 ) -> tuple[DicomSeg, ...]:
     """Turn the options of ``predict`` into what is written besides.
 
@@ -70,7 +70,7 @@ def wanted_dicom(
     """
     if anonymise and not is_wanted:
         raise UsageError("--anonymise is about DICOM that is written: add --dicom-seg")
-    return (DicomSeg(anonymise=anonymise, replaces=replaces, say=say),) if is_wanted else ()
+    return (DicomSeg(anonymise=anonymise, say=say),) if is_wanted else ()
 
 
 def seg_path(mask: Path) -> Path:
@@ -129,7 +129,9 @@ def export_dicom(
         raise DataError(f"{mask} has values below 0, which no segment can have; renumber them")
     values = [int(value) for value in np.unique(label.array) if value > 0]
     names = _table(table, values, mask)
-    moved, is_resampled = onto_grid(label, grid.affine, grid.shape)
+    target, _ = read_series_geometry(chosen.files)
+    is_resampled = not _is_on(label, target)
+    moved = label_on_grid_of(label, target) if is_resampled else label.array
     voxels = {
         names.names[value]: (
             int(np.count_nonzero(label.array == value)), int(np.count_nonzero(moved == value))
@@ -139,7 +141,7 @@ def export_dicom(
     if not moved.any():
         raise DataError(
             f"{mask} lies outside the series {chosen} of {folder}: none of its voxels falls into "
-            f"a slice; it was made on another image ({_box(grid)})"
+            f"a slice; the mask has {describe_grid(label)}, and the series {describe_grid(target)}"
         )
     written = write_dicom_seg(output, moved, grid.frames, names, anonymise=anonymise)
     return ExportedSeg(written, str(chosen), voxels, is_resampled)
@@ -162,8 +164,9 @@ def _table(place: str | None, values: Sequence[int], mask: Path) -> LabelTable:
     return read_label_table(place).covering(values, str(mask))
 
 
-def _box(grid: SeriesGrid) -> str:
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in grid.shape], [1])).reshape(4, -1)
-    low, high = np.sort((grid.affine @ corners)[:3], axis=1)[:, [0, -1]].T
-    spans = [f"{a:.0f} to {b:.0f}" for a, b in zip(low, high, strict=True)]
-    return f"the series covers {', '.join(spans)} mm in RAS"
+def _is_on(label: Volume, target: Volume) -> bool:
+    """Tell whether a mask has the voxels of the series already."""
+    if label.shape != target.shape:
+        return False
+    distance = affine_distance(target.affine_mm, label.affine_mm, target.shape)
+    return distance <= GRID_TOLERANCE_VOXELS

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import voxseg
+from voxseg.data.hashes import file_hash
 from voxseg.data.layouts import Case
-from voxseg.data.volume import file_hash
 from voxseg.documents import document, json_text
 from voxseg.files import write_text
 from voxseg.schemas import MANIFEST

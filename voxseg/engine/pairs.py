@@ -14,7 +14,8 @@ from voxseg.data.names import case_name, is_case_file
 from voxseg.data.pairing import is_marked_label, pair, single_sources
 from voxseg.errors import DataError, UsageError
 
-_BESIDE_MASK = re.compile(r"_(probability-\d+|overlay)$")  # what predict puts beside a mask
+# What predict puts beside a mask.
+_BESIDE_MASK = re.compile(r"_(probability-\d+|overlay|entropy|disagreement|pve_[012])$")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def find_pairs(prediction: Path, truth: Path) -> Pairs:
     dataset = _dataset(truth)
     if dataset is not None:
         return pair_with(prediction, dataset, truth)
-    root, files = _predictions(prediction)
+    root, files = find_predictions(prediction)
     return _pairs(prediction, files, truth, *_by_file(root, files, truth), None)
 
 
@@ -80,7 +81,7 @@ def pair_with(prediction: Path, dataset: Dataset, truth: Path) -> Pairs:
     Raises:
         DataError: No prediction has the name of a case, or two have.
     """
-    _, files = _predictions(prediction)
+    _, files = find_predictions(prediction)
     found = _by_name(files, dataset.cases)
     missing = _without(dataset, {one.case_id for one in found})
     return _pairs(prediction, files, truth, found, missing, dataset)
@@ -106,8 +107,12 @@ def _pairs(
     return Pairs(tuple(found), tuple(missing), strangers, dataset)
 
 
-def _predictions(place: Path) -> tuple[Path, list[Path]]:
-    """Return the folder and the label maps in it; a run keeps them in ``predictions/``."""
+def find_predictions(place: Path) -> tuple[Path, list[Path]]:
+    """Return the folder and the label maps in it; a run keeps them in ``predictions/``.
+
+    Raises:
+        DataError: There are none.
+    """
     if place.is_file():
         return place.parent, [place]
     root = place / "predictions" if (place / "predictions").is_dir() else place

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from voxseg.data.cases import Case, TaskKind
-from voxseg.data.names import is_case_file
+from voxseg.data.names import case_name, is_case_file
 from voxseg.documents import json_text
+from voxseg.engine.case_volumes import Volumetry
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import LabelConfig
 from voxseg.engine.inputs import Inputs, find_inputs, without_names
@@ -22,6 +23,9 @@ from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
 from voxseg.engine.outcomes import predict_document as predict_document
 from voxseg.engine.predict_case import Checked, Extra, Wishes, predict_one
 from voxseg.engine.predictor import Predictor as Predictor
+from voxseg.engine.tissue_maps import tissue_classes
+from voxseg.engine.volume_files import VOLUMES, write_volumes
+from voxseg.engine.volume_intervals import held_out_volumes
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.label_table import write_label_table
 from voxseg.export.masks import mask_name
@@ -70,6 +74,8 @@ class PredictRequest:
     """A folder, or for a single file the mask's own name."""
     device: str = "auto"
     save_probabilities: bool = False
+    save_tissues: bool = False
+    """Also a map of each tissue of the brain, CASE_pve_0 and so on."""
     save_overlays: bool = False
     """Also each photograph with its classes in colour."""
     save_uncertainty: bool = False
@@ -89,6 +95,8 @@ class PredictRequest:
     """Names, colours and codes to write instead of the run's own; see ``voxseg.engine.labels``."""
     extras: tuple[Extra, ...] = ()
     """What else is written of each volume."""
+    beside: tuple[str, ...] = ()
+    """Endings of what extras put beside each mask, as ``.seg.nrrd``; refused where they exist."""
 
     @property
     def found_by(self) -> Inputs:
@@ -107,7 +115,8 @@ def predict(
     out all the same, how it goes on.
 
     A folder also gets ``predict.json`` (each part of the cases its own one), and ``labels.csv`` and
-    ``labels.ctbl``, which name and colour the classes in 3D Slicer.
+    ``labels.ctbl``, which name and colour the classes in 3D Slicer. Of volumes there is also
+    ``volumes.csv``, with the volume of each structure.
 
     Raises:
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
@@ -119,6 +128,7 @@ def predict(
             f"--save-overlays is for photographs, and {volume.images[0]} is a volume; --report "
             "draws volumes"
         )
+    _refuse_extras(request, cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels, kind = predictor.config.labels, predictor.config.task.kind
     if kind == "classification":
@@ -127,7 +137,7 @@ def predict(
     targets = _targets(request, cases)
     for extra in request.extras:
         if isinstance(extra, Checked):
-            extra.check(cases, targets)
+            extra.check(cases)
     if kind != "segmentation":
         _refuse_options(request, kind, volume)
     wishes = _wishes(request, labels, is_segmentation=kind == "segmentation")
@@ -144,6 +154,7 @@ def predict(
         if kind == "segmentation":
             background = dict(zip(labels.values, labels.names, strict=True)).get(0, "background")
             write_label_table(request.output, wishes.table, background)
+            write_volumes(request.output / request.part.file(VOLUMES), outcomes, wishes.table)
         path = request.output / request.part.file("predict.json")
         write_text(path, json_text(predict_document(outcomes)) + "\n")
     return outcomes
@@ -152,6 +163,7 @@ def predict(
 def _wishes(request: PredictRequest, labels: LabelConfig, *, is_segmentation: bool) -> Wishes:
     wishes = Wishes(
         save_probabilities=request.save_probabilities,
+        save_tissues=request.save_tissues,
         save_uncertainty=request.save_uncertainty,
         save_overlays=request.save_overlays,
         tta=request.tta,
@@ -160,11 +172,15 @@ def _wishes(request: PredictRequest, labels: LabelConfig, *, is_segmentation: bo
     )
     if not is_segmentation:
         return wishes
-    return replace(
-        wishes,
-        operations=find_postprocessing(request.checkpoint, request.postprocess, labels),
-        table=label_table(labels, request.label_table),
+    operations = find_postprocessing(request.checkpoint, request.postprocess, labels)
+    table = label_table(labels, request.label_table)
+    if request.save_tissues:
+        tissue_classes(table)  # which refuses a table without any
+    held_out = held_out_volumes(
+        request.checkpoint, request.postprocess, is_used=operations is not None
     )
+    volumetry = Volumetry(table, labels.values, held_out)
+    return replace(wishes, operations=operations, table=table, volumetry=volumetry)
 
 
 def _classify(
@@ -210,6 +226,7 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
         )
     options = {
         "--save-overlays": request.save_overlays,
+        "--save-tissues": request.save_tissues,
         "--save-uncertainty": request.save_uncertainty,
         "--postprocess": isinstance(request.postprocess, Path),
         "--skip-existing": request.skip_existing and kind == "classification",
@@ -218,6 +235,18 @@ def _refuse_options(request: PredictRequest, kind: TaskKind, volume: Case | None
     wrong = next((name for name, is_given in options.items() if is_given), None)
     if wrong is not None:
         raise UsageError(f"{wrong} is about segmentations, and {request.checkpoint} does {kind}")
+
+
+def _refuse_extras(request: PredictRequest, cases: Sequence[Case]) -> None:
+    """Refuse what only volumes get where a photograph is."""
+    photograph = next((case.images[0] for case in cases if case.is_image), None)
+    if request.save_tissues and photograph is not None:
+        raise UsageError(f"--save-tissues is for volumes, and {photograph} is a photograph")
+    if request.beside and photograph is not None:
+        raise UsageError(
+            f"CASE{request.beside[-1]} is written of volumes, and {photograph} is a photograph; "
+            "leave the option for it out"
+        )
 
 
 def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
@@ -236,7 +265,9 @@ def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:
     for target in targets:
         if target.resolve() in sources:
             raise UsageError(f"{target} is an input; it would be overwritten, choose another -o")
-    existing = [t for t in targets if t.exists()]
+    beside = [t.with_name(f"{case_name(t)}{end}") for t in targets for end in request.beside]
+    # With --skip-existing, what lies beside no mask comes from a prediction that was stopped.
+    existing = [t for t in [*targets, *beside] if t.exists()]
     if existing and not (request.overwrite or request.skip_existing):
         raise UsageError(f"{existing[0]} exists; use --overwrite, --skip-existing, or another -o")
     return targets

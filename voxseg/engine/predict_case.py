@@ -1,10 +1,9 @@
 """One case of a prediction: its mask, the maps beside it, and what other programs get of it."""
 
 import contextlib
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,17 +15,19 @@ from voxseg.data.prepare import Prepared
 from voxseg.data.reading import read_channels, read_geometry, read_label
 from voxseg.data.volume import Volume
 from voxseg.engine.case_memory import CaseEstimate, Output
+from voxseg.engine.case_volumes import CaseVolumes, Volumetry, member_volumes
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
 from voxseg.engine.operations import Postprocessing
 from voxseg.engine.outcomes import CaseOutcome, Volumes
 from voxseg.engine.predictor import Predictor
 from voxseg.engine.task_predict import answer_case, told_of_memory
+from voxseg.engine.tissue_maps import write_tissues
 from voxseg.errors import VoxsegError
 from voxseg.export.images import write_overlay
 from voxseg.export.labels import LabelTable, class_colours
 from voxseg.export.masks import map_name, write_map, write_mask
-from voxseg.metrics.uncertainty import Members, entropy
+from voxseg.metrics.uncertainty import entropy
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +55,8 @@ whether it can."""
 class Checked(Protocol):
     """An extra that can tell before any work whether it will be able to write."""
 
-    def check(self, cases: Sequence[Case], targets: Sequence[Path]) -> None:
-        """Raise what the user is to be told; ``targets`` are the masks of the cases."""
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise what the user is to be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,7 @@ class Wishes:
     """What is wanted of each case beside its mask."""
 
     save_probabilities: bool = False
+    save_tissues: bool = False
     save_uncertainty: bool = False
     save_overlays: bool = False
     tta: bool = False
@@ -71,12 +73,14 @@ class Wishes:
     """What is done to the masks."""
     table: LabelTable = field(default_factory=lambda: LabelTable(labels=()))
     """Classes of the masks; empty of other tasks."""
+    volumetry: Volumetry = field(default_factory=Volumetry)
+    """What is measured in the masks of volumes."""
     extras: tuple[Extra, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Told:
-    volumes: tuple[Volumes, ...] = ()
+    measured: CaseVolumes = field(default_factory=CaseVolumes)
     also: tuple[Path, ...] = ()
 
 
@@ -92,11 +96,12 @@ def predict_one(
 ) -> CaseOutcome:
     """Predict one case and write what is wished; an error of its files is in the outcome."""
     if wishes.skip_existing and target.exists():
-        return CaseOutcome(case.case_id, str(target), 0.0, "", "kept as it was")
+        return _kept(predictor, case, target, wishes)
     start = time.perf_counter()
     output = Output(
         folder=target.parent,
         save_probabilities=wishes.save_probabilities or not predictor.finds_classes,
+        save_tissues=wishes.save_tissues,
         save_uncertainty=wishes.save_uncertainty,
         tta=wishes.tta,
     )
@@ -122,10 +127,24 @@ def predict_one(
         memory,
         estimate.needed_gb,
         estimate.free_gb,
-        answer.volumes,
+        answer.measured.volumes,
         str(wishes.operations) if wishes.operations is not None else "",
         also=tuple(str(path) for path in answer.also),
+        measures=answer.measured.measures,
+        volume_note=wishes.table.note if answer.measured.volumes else "",
     )
+
+
+def _kept(predictor: Predictor, case: Case, target: Path, wishes: Wishes) -> CaseOutcome:
+    """Say of a mask that was there before what it holds."""
+    kept = CaseOutcome(case.case_id, str(target), 0.0, "", "kept as it was")
+    if not predictor.finds_classes or case.is_image:
+        return kept
+    measured = wishes.volumetry.kept(target)
+    note = wishes.table.note if measured.volumes else ""
+    return replace(
+        kept, volumes=measured.volumes, measures=measured.measures, volume_note=note
+    )  # fmt: skip
 
 
 def _segment(
@@ -145,19 +164,18 @@ def _segment(
         gathered, memory = predictor.gather(prepared, estimate, output, say)
         with contextlib.closing(gathered):
             label = predictor.label_of(prepared, gathered)
-            _write_maps(config, prepared, gathered, output, source, target)
+            soft = _write_maps(wishes.table, config, prepared, gathered, output, source, target)
         if wishes.operations is not None:
             label = wishes.operations.apply(label)
-        volumes: tuple[Volumes, ...] = ()
+        measured = CaseVolumes()
         if not case.is_image:
-            names = [wishes.table.names.get(v, f"class {v}") for v in config.labels.values]
-            classes = dict(zip(config.labels.values, names, strict=True))
-            volumes = _volumes(classes, prepared, label, gathered.members, source)
-        answer = CaseAnswer(case, target, source, label, wishes.table, volumes)
+            members = member_volumes(gathered.members, config.labels.values, prepared.spacing)
+            measured = wishes.volumetry.measure(label, source.spacing, members, soft)
+        answer = CaseAnswer(case, target, source, label, wishes.table, measured.volumes)
         also = tuple(path for extra in wishes.extras for path in extra(answer))
         # Last: where it is, --skip-existing finds all done.
         write_mask(target, label, source, config.labels.palette)
-        return memory, _Told(volumes, also)
+        return memory, _Told(measured, also)
 
 
 def _draw(config: Config, case: Case, target: Path) -> None:
@@ -167,37 +185,23 @@ def _draw(config: Config, case: Case, target: Path) -> None:
     write_overlay(path, read_channels(case.images).array, read_label(target).array, colours)
 
 
-def _volumes(
-    classes: Mapping[int, str], case: Prepared, label: np.ndarray, members: Members, source: Volume
-) -> tuple[Volumes, ...]:
-    """Measure the mask on the source's grid, and the members on the prepared one."""
-    voxel, prepared_voxel = (math.prod(s) / 1000 for s in (source.spacing, case.spacing))
-    ranges = members.voxel_ranges()
-    found = []
-    for k, (value, name) in enumerate(classes.items()):
-        ml = float(np.count_nonzero(label == value) * voxel)
-        low, high = (n * prepared_voxel for n in ranges[k])
-        several = members.count > 1
-        found.append(Volumes(value, name, ml, low if several else None, high if several else None))
-    return tuple(found[1:])
-
-
 def _write_maps(
+    table: LabelTable,
     config: Config,
     case: Prepared,
     gathered: Gathered,
     output: Output,
     source: Volume,
     target: Path,
-) -> None:
+) -> dict[int, float]:
     """Write the maps that were asked for, one after the other: each is as large as the image.
 
     Probabilities, entropy, and disagreement where there is somebody to disagree; outside the crop
-    lies background, which is certain.
+    lies background, which is certain. Tissues come last; their soft volumes are returned.
     """
     shares, grid = gathered.probabilities, case.grid
     if shares is None:
-        return
+        return {}
 
     def write(name: str, values: np.ndarray, outside: float) -> None:
         path = target.with_name(map_name(f"{case_name(target)}_{name}", source))
@@ -210,3 +214,6 @@ def _write_maps(
         write("entropy", entropy(shares), 0.0)
         if gathered.members.count > 1:
             write("disagreement", gathered.members.disagreement(shares), 0.0)
+    if not output.save_tissues:
+        return {}
+    return write_tissues(target, table, config.labels.values, shares, grid, source)

@@ -15,21 +15,21 @@ from voxseg import schemas
 from voxseg.data.dicom import common_place
 from voxseg.data.dicom_headers import read_header
 from voxseg.data.dicom_series import series_hash
+from voxseg.data.hashes import file_hash
 from voxseg.data.layouts import find_cases
 from voxseg.data.reading import is_dicom
-from voxseg.data.volume import file_hash
 from voxseg.documents import json_text
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.inputs import Inputs, find_inputs
 from voxseg.engine.manifest import describe_device, manifest_of
 from voxseg.engine.pairs import find_pairs
+from voxseg.engine.report_labels import written_table
 from voxseg.engine.report_sources import (
     EVALUATE_MANIFEST,
     PREDICT_MANIFEST,
     CaseFiles,
     ReportSource,
     files_from_json,
-    label_names,
     read_manifest,
     shown_name,
     task_of,
@@ -168,6 +168,7 @@ def prediction_source(
         content["command"] = ["voxseg", "predict", "(hidden by --hash-names)"]
         content["files"] = _files_to_json({k: replace(v, images=()) for k, v in files.items()})
     folder = output if output.is_dir() else None
+    table = written_table(folder or output.parent)
     manifest = _written(schemas.PREDICT_MANIFEST, content, folder and folder / manifest_name)
     return ReportSource(
         "predict",
@@ -176,7 +177,8 @@ def prediction_source(
         files if inputs.hash_names else files_from_json(manifest),
         task=task_of(rows),
         outcomes=tuple(json.loads(json_text(rows))),
-        label_names=label_names(folder or output.parent),
+        label_names=table.names,
+        colours=table.colours,
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from voxseg.data.reading import read_label
 from voxseg.engine.evaluate import BACKGROUND
+from voxseg.engine.outcomes import UNKNOWN, Measured, Uncertainty
 from voxseg.engine.report_sources import ReportSource
+from voxseg.engine.volume_words import uncertainty_from_json
 from voxseg.errors import VoxsegError
-from voxseg.export.report_parts import ReportLink, ReportTable
 from voxseg.metrics.summary import class_name
 
 TITLES = {"crossval": "Cross-validation", "evaluate": "Evaluation", "predict": "Prediction"}
 _OPTIONS = {"tta": "Averaged over flips", "low_memory": "Small windows"}
 _KEPT = "kept as it was"
-_MOST_COLUMNS = 12  # classes with a column of their own
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ClassVolume:
     label: int
     name: str
     ml: float
-    low_ml: float | None = None
-    high_ml: float | None = None
+    uncertainty: Uncertainty = UNKNOWN
+    soft_ml: float | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Outcome:
     seconds: float
     memory: str
     volumes: tuple[ClassVolume, ...]
+    measures: tuple[Measured, ...] = ()
+    note: str = ""
+    """What the label table says beside volumes."""
 
 
 def subtitle(source: ReportSource) -> str:
@@ -109,9 +112,22 @@ def measured(row: Mapping[str, Any], source: ReportSource) -> Outcome:
     case_id = str(row["case_id"])
     error = str(row.get("error", ""))
     volumes = tuple(
-        ClassVolume(int(v["label"]), str(v["name"]), float(v["ml"]), v["low_ml"], v["high_ml"])
+        ClassVolume(
+            int(v["label"]),
+            str(v["name"]),
+            float(v["ml"]),
+            uncertainty_from_json(v),
+            v.get("soft_ml"),
+        )
         for v in row.get("volumes", ())
     )
+    measures = tuple(
+        Measured(
+            m["kind"], m["name"], m["unit"], tuple(m["labels"]), m["value"],
+            uncertainty_from_json(m),
+        )
+        for m in row.get("measures", ())
+    )  # fmt: skip
     known = source.files.get(case_id)
     if not volumes and not error and known and known.prediction and known.prediction.is_file():
         try:
@@ -128,7 +144,9 @@ def measured(row: Mapping[str, Any], source: ReportSource) -> Outcome:
                 for k in labels
             )
     memory = str(row.get("memory", ""))
-    return Outcome(case_id, error, float(row.get("seconds", 0)), memory, volumes)
+    note = str(row.get("volume_note", ""))
+    seconds = float(row.get("seconds", 0))
+    return Outcome(case_id, error, seconds, memory, volumes, measures, note)
 
 
 def names_of(outcomes: Iterable[Outcome], source: ReportSource) -> dict[int, str]:
@@ -161,27 +179,6 @@ def absent_classes(outcomes: Iterable[Outcome]) -> list[str]:
     ]
 
 
-def volume_table(
-    outcomes: Sequence[Outcome], anchors: Mapping[str, str], odd: Mapping[str, str]
-) -> ReportTable:
-    """Volumes of every case, with what single members gave, odd ones first."""
-    names = list(dict.fromkeys(v.name for one in outcomes for v in one.volumes))[:_MOST_COLUMNS]
-    rows = []
-    for one in sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd)):
-        by_name = {volume.name: volume for volume in one.volumes}
-        cells: list[str | ReportLink] = [ReportLink(one.case_id, anchors.get(one.case_id, ""))]
-        cells += [_volume(by_name.get(name)) for name in names]
-        state = "failed" if one.error else "odd volume" if one.case_id in odd else ""
-        cells += [state, f"{one.seconds:.1f}", one.memory]
-        rows.append(cells)
-    columns = ("case", *(f"{name}\nml" for name in names), "", "seconds", "how it was run")
-    note = (
-        "In brackets: the least and the most that a single fold or flip gave. Odd: far from the "
-        "other cases, by the rule of voxseg check (5 robust standard deviations of the logarithm)."
-    )
-    return ReportTable("", columns, rows, note)
-
-
 def _settings_facts(settings: str) -> dict[str, str]:
     """Say in two lines what was trained, and how."""
     try:
@@ -195,12 +192,3 @@ def _settings_facts(settings: str) -> dict[str, str]:
         if shown:
             found[title] = ", ".join(shown)
     return found
-
-
-def _volume(volume: ClassVolume | None) -> str:
-    if volume is None:
-        return "-"
-    text = f"{volume.ml:.1f}"
-    if volume.low_ml is None or volume.high_ml is None:
-        return text
-    return f"{text} [{volume.low_ml:.1f}, {volume.high_ml:.1f}]"

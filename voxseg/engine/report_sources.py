@@ -5,7 +5,6 @@ manifest of their own beside their output (``report_commands.py``), under names 
 other run's.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,8 +25,10 @@ from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.operations import POSTPROCESSING
 from voxseg.engine.pooled import Pooled
 from voxseg.engine.postprocess_files import report_section as postprocessing_section
+from voxseg.engine.report_labels import colours_of_settings, written_table
 from voxseg.engine.task_scores import TaskEvaluation, task_evaluation_from_json
 from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.export.labels import Colour
 from voxseg.export.masks import mask_name
 from voxseg.export.report_parts import ReportSection
 from voxseg.metrics import ClassScores
@@ -92,6 +93,8 @@ class ReportSource:
     """``config.toml``."""
     label_names: Mapping[int, str] = field(default_factory=dict)
     """Of predictions: class value -> name."""
+    colours: Mapping[int, Colour] = field(default_factory=dict)
+    """Class value -> colour, as far as the run has any of its own."""
     notes: tuple[str, ...] = ()
     """What is to be said of the files, a sentence each."""
     sections: tuple[ReportSection, ...] = ()
@@ -164,7 +167,8 @@ def _read_crossval(run: Path, manifest: Mapping[str, Any]) -> ReportSource:
     settings = config.read_text(encoding="utf-8") if config.is_file() else ""
     return ReportSource(
         "crossval", shown_name(run), manifest, files, **_either(found), folds=tuple(folds),
-        settings=settings, notes=notes, sections=tuple(_sections(base)),
+        settings=settings, colours=colours_of_settings(settings), notes=notes,
+        sections=tuple(_sections(base)),
     )  # fmt: skip
 
 
@@ -216,11 +220,12 @@ def _read_predictions(run: Path) -> ReportSource:
         mask = next((run / name for name in names if (run / name).is_file()), None)
         known = files.get(str(row["case_id"]), CaseFiles())
         files[str(row["case_id"])] = replace(known, prediction=mask or known.prediction)
+    table = written_table(run)
     notes = () if manifest else (f"{run} does not say where its images lie, so masks are on black",)
     return ReportSource(
         "predict", shown_name(run), manifest, files,
         task=task_of(rows), outcomes=tuple(rows),
-        label_names=label_names(run), notes=notes,
+        label_names=table.names, colours=table.colours, notes=notes,
     )  # fmt: skip
 
 
@@ -351,18 +356,6 @@ def read_manifest(path: Path) -> dict[str, Any]:
     for form in (schemas.MANIFEST, schemas.EVALUATE_MANIFEST, schemas.PREDICT_MANIFEST):
         refuse_newer(content, form, path)
     return content
-
-
-def label_names(folder: Path) -> dict[int, str]:
-    """Class names of the colour table that ``predict`` writes."""
-    path = folder / "labels.csv"
-    if not path.is_file():
-        return {}
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        return {int(row["LabelValue"]): row["Name"] for row in rows}
-    except (KeyError, ValueError, TypeError):
-        return {}  # a table of another program
 
 
 def shown_name(path: Path) -> str:

@@ -10,10 +10,10 @@ from operator import attrgetter
 import numpy as np
 
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
-from voxseg.engine.photo_report import colours_of
 from voxseg.engine.report_sources import FoldFacts
+from voxseg.engine.volume_report import error_table
 from voxseg.export.check_report import figure
-from voxseg.export.labels import Colour, class_colours
+from voxseg.export.labels import Colour
 from voxseg.export.plots import Group, Panel, agreement_plots, box_plots, cohort_strip
 from voxseg.export.report_parts import ReportFigure, ReportLink, ReportSection, ReportTable
 from voxseg.metrics import ClassScores, foreground_means
@@ -36,8 +36,13 @@ _COLUMNS = (
 )
 
 
-def summary_section(evaluation: Evaluation) -> ReportSection:
-    """Mean and deviation, median and quartiles of each class and score; how many are missing."""
+def summary_section(evaluation: Evaluation, colours: Mapping[int, Colour]) -> ReportSection:
+    """Mean and deviation, median and quartiles of each class and score; how many are missing.
+
+    Args:
+        evaluation: All scores.
+        colours: Of classes, as on the rest of the page; grey for others, as a background.
+    """
     shown = [one for one in _COLUMNS if one[0] in evaluation.metrics]
     rows = [
         [row.name, *(_spread(evaluation, row, key, digits) for key, _, digits in shown)]
@@ -53,7 +58,7 @@ def summary_section(evaluation: Evaluation) -> ReportSection:
     table = ReportTable("", ("class", *heads), rows, note)
     count = len(evaluation.scores)
     title = f"Scores over {count} case" + ("" if count == 1 else "s")
-    return ReportSection(title, figures=_box_figures(evaluation), tables=(table,))
+    return ReportSection(title, figures=_box_figures(evaluation, colours), tables=(table,))
 
 
 def fold_section(evaluation: Evaluation, folds: Sequence[FoldFacts]) -> ReportSection:
@@ -136,7 +141,10 @@ def volume_section(evaluation: Evaluation) -> ReportSection:
         "the mean, with the bias (solid) and the limits of agreement (dashed: bias ± 1.96 standard "
         "deviations over cases), and the name of the case farthest from the bias.",
     )
-    return ReportSection("Volumes, predicted and true", texts, (plot,))
+    errors = error_table(evaluation)
+    return ReportSection(
+        "Volumes, predicted and true", texts, (plot,), (errors,) if errors else ()
+    )  # fmt: skip
 
 
 def case_table(classes: Mapping[int, ClassScores], names: Mapping[int, str]) -> ReportTable:
@@ -190,15 +198,21 @@ def cohort_figure(
     )
 
 
-def volume_boxes(volumes: Mapping[str, Mapping[str, float]]) -> ReportFigure | None:
-    """Draw box plots of volumes over cases, each class in percent of its median."""
+def volume_boxes(
+    volumes: Mapping[str, Mapping[str, float]], colours: Mapping[str, Colour]
+) -> ReportFigure | None:
+    """Draw box plots of volumes over cases, each class in percent of its median.
+
+    Args:
+        volumes: Class name -> case -> volume in ml.
+        colours: Class name -> colour, as on the rest of the page.
+    """
     groups = []
-    colours = list(class_colours(range(1, len(volumes) + 1)).values())
-    for (name, by_case), colour in zip(volumes.items(), colours, strict=True):
+    for name, by_case in volumes.items():
         middle = float(np.median(list(by_case.values()) or [0]))
         if middle > 0 and len(by_case) >= _FEWEST_FOR_BOXES:
             parts = {case: 100 * ml / middle for case, ml in by_case.items()}
-            groups.append(Group(name, parts, colour))
+            groups.append(Group(name, parts, colours.get(name, _GREY)))
     if not groups:
         return None
     panel = Panel("volume in % of the class's median", groups[:MOST_CLASSES])
@@ -220,12 +234,11 @@ def number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
+def _box_figures(evaluation: Evaluation, colours: Mapping[int, Colour]) -> list[ReportFigure]:
     """Dice and surface distance over cases, by class; of photographs IoU."""
     labels = foreground(evaluation)
     if len(evaluation.scores) < _FEWEST_FOR_BOXES or not labels:
         return []
-    colours = _box_colours(evaluation, labels)
     left_out = len(labels) - MOST_CLASSES
     panels = []
     shown: tuple[tuple[str, str, bool], ...] = (
@@ -241,7 +254,7 @@ def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
             Group(
                 evaluation.class_names[label],
                 {case: getattr(s[label], key) for case, s in evaluation.scores.items()},
-                colours[label],
+                colours.get(label, _GREY),
             )
             for label in labels[:MOST_CLASSES]
         ]
@@ -257,13 +270,6 @@ def _box_figures(evaluation: Evaluation) -> list[ReportFigure]:
     names = "IoU" if evaluation.is_images else "Dice and 95th percentile Hausdorff distance"
     alt = f"Box plots of {names} over cases, by class"
     return [ReportFigure(box_plots(panels), alt, caption)] if panels else []
-
-
-def _box_colours(evaluation: Evaluation, labels: Sequence[int]) -> dict[int, Colour]:
-    """Colours of the classes: those of the page's pictures; grey for a background."""
-    if not evaluation.is_images:
-        return class_colours(labels)
-    return {**dict.fromkeys(labels, _GREY), **colours_of(evaluation)}
 
 
 def _volume_errors(evaluation: Evaluation) -> dict[str, float]:

@@ -14,8 +14,8 @@ from voxseg.data.cases import Case, Dataset
 from voxseg.data.check import Finding, check_headers
 from voxseg.data.check_header import StoredHeader, read_header
 from voxseg.data.check_set import FEWEST_FOR_OUTLIERS, usual_values
+from voxseg.data.hashes import file_hash
 from voxseg.data.reading import is_dicom
-from voxseg.data.volume import file_hash
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.photo_report import class_warnings
 from voxseg.engine.report_sources import CaseFiles

@@ -92,6 +92,12 @@ def read_runs(paths: Sequence[Path]) -> tuple[RunScores, ...]:
     )  # fmt: skip
 
 
+def read_run(path: Path) -> RunScores:
+    """Read one run; it raises what ``read_runs`` does."""
+    file = _find(path)
+    return _read(file, _names([file.resolve()])[0])
+
+
 def find_common(runs: Sequence[RunScores], metric: str, *, allow_missing: bool) -> Common:
     """Find the cases and classes that all runs scored, and check that they can be compared.
 

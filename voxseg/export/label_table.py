@@ -6,10 +6,11 @@ which also holds codes, and the text form (``labels.ctbl``, all versions).
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from voxseg.export.label_files import CODE_PARTS, CODED, COLUMNS
-from voxseg.export.labels import Codes, LabelTable
+from voxseg.export.labels import Codes, Colour, LabelTable
 from voxseg.files import write_text
 
 
@@ -31,7 +32,7 @@ def write_label_table(
     """
     paths = folder / "labels.csv", folder / "labels.ctbl"
     write_text(paths[0], _csv_table(table))
-    write_text(paths[1], _text_table(table, background))
+    write_colour_text(paths[1], ((one.value, one.name, one.colour) for one in table), background)
     return paths
 
 
@@ -52,10 +53,17 @@ def _code_cells(codes: Codes) -> list[str]:
     return cells
 
 
-def _text_table(table: LabelTable, background: str) -> str:
+def write_colour_text(
+    path: Path, entries: Iterable[tuple[int, str, Colour]], background: str = "background"
+) -> Path:
+    """Write a ``.ctbl`` of values, their names and colours.
+
+    Raises:
+        VoxsegError: It cannot be written.
+    """
     lines = [f"0 {background.replace(' ', '_') or 'background'} 0 0 0 0"]
-    for label in table:
-        red, green, blue = label.colour
-        lines.append(f"{label.value} {label.name.replace(' ', '_')} {red} {green} {blue} 255")
-    head = ["# Color table file labels.ctbl", f"# {len(lines)} values"]
-    return "\n".join([*head, *lines, ""])
+    for value, name, (red, green, blue) in entries:
+        lines.append(f"{value} {name.replace(' ', '_')} {red} {green} {blue} 255")
+    head = [f"# Color table file {path.name}", f"# {len(lines)} values"]
+    write_text(path, "\n".join([*head, *lines, ""]))
+    return path

@@ -109,8 +109,7 @@ class Members:
             found[index] -= own / self.count
         return np.clip(found, 0, 1, out=found)
 
-    def voxel_ranges(self) -> list[tuple[int, int]]:
-        """For each class, the fewest and the most voxels that a member gave it."""
-        stacked = np.stack(self._voxels)
-        low, high = stacked.min(0), stacked.max(0)
-        return [(int(a), int(b)) for a, b in zip(low, high, strict=True)]
+    @property
+    def voxels(self) -> tuple[tuple[int, ...], ...]:
+        """Of each member, how many voxels it gave to each class."""
+        return tuple(tuple(int(n) for n in own) for own in self._voxels)

@@ -1,0 +1,85 @@
+"""The phantom goes into ``voxseg predict`` in every orientation, and lies where it lay, in mm.
+
+``FORMATS`` has a row for each file that clinicians get; each is read by somebody else's library.
+"""
+
+import numpy as np
+import pytest
+import SimpleITK
+
+import voxseg
+
+from . import phantom as made
+from .phantom import LABELS, MOST_MM, Case, Place
+
+
+def read_nifti(case, folder):
+    """The mask itself, by ITK, whose world runs to the left and the back."""
+    return by_itk(SimpleITK.ReadImage(str(case.mask)))
+
+
+def by_itk(image):
+    """Where each label of an ITK image is."""
+    values = SimpleITK.GetArrayFromImage(image)  # (Z, Y, X)
+    found = {}
+    for value in np.unique(values[values > 0]):
+        voxels = np.argwhere(values == value)
+        left, back, top = image.TransformContinuousIndexToPhysicalPoint(voxels.mean(0)[::-1])
+        mm3 = len(voxels) * float(np.prod(image.GetSpacing()))
+        found[int(value)] = Place((-left, -back, top), mm3)
+    return found
+
+
+FORMATS = {"nifti": read_nifti}
+"""Name -> function of a case and an empty folder: where each label of that format's file lies."""
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    """All orientations, predicted by one command."""
+    root = tmp_path_factory.mktemp("phantom")
+    images = made.write_images(root / "images")
+    run = made.write_network(root / "run")
+    outcomes = voxseg.predict(run, root / "images", root / "masks", device="cpu")
+    assert [outcome.error for outcome in outcomes] == [""] * len(images)
+    return {
+        name: Case(name, path, root / "masks" / path.name, truth)
+        for name, (path, truth) in images.items()
+    }
+
+
+def test_letters_are_where_they_say():
+    found = made.places(*made.phantom())
+    head, *letters = (np.array(found[value].centroid) for value in LABELS.values())
+    assert list(LABELS) == ["head", "L", "A", "S"]
+    right, front, top = np.array(letters) - head
+    assert right[0] < -8
+    assert front[1] > 8
+    assert top[2] > 8
+
+
+def test_all_orientations_are_different():
+    turned = made.orientations()
+    assert len(turned) == 8 + 5 + 2
+    label, affine = made.phantom()
+    stored = {name: made.turned(label, affine, *how)[0].tobytes() for name, how in turned.items()}
+    del stored["oblique"], stored["oblique-left-handed"]  # which differ in the world
+    assert len(set(stored.values())) == len(stored)
+
+
+@pytest.mark.parametrize("orientation", made.orientations())
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_label_lies_in_the_same_millimetres(cases, form, orientation, tmp_path):
+    case = cases[orientation]
+    found = FORMATS[form](case, tmp_path)
+    assert sorted(found) == sorted(LABELS.values())
+    for value, place in case.truth.items():
+        np.testing.assert_allclose(found[value].centroid, place.centroid, atol=MOST_MM)
+        np.testing.assert_allclose(found[value].mm3, place.mm3, rtol=1e-5)
+
+
+def test_storing_a_body_otherwise_does_not_move_it(cases):
+    for name in set(cases) - {"oblique", "oblique-left-handed"}:  # which are turned in the world
+        for value, place in cases["RAS"].truth.items():
+            other = cases[name].truth[value]
+            np.testing.assert_allclose(other.centroid, place.centroid, atol=1e-9)
