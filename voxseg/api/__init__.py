@@ -9,13 +9,8 @@ typed what the command prints. Two things differ: ``settings`` may be nested tab
 The command line is made of these functions, and a test compares the parameters of both.
 """
 
-<<<<<<< HEAD
 from voxseg.api.datasets import check, series, split, supervoxels
 from voxseg.api.exports import export_dicom, export_slicer, labels
-=======
-from voxseg.api.datasets import check, split, supervoxels
-from voxseg.api.exports import export_slicer, labels
->>>>>>> models
 from voxseg.api.network_exports import export_bundle, export_onnx, export_torch
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
