@@ -77,11 +77,11 @@ def measure_table(
 def case_table(one: Outcome) -> ReportTable:
     """Every figure of one case, a row for each."""
     rows = [
-        [v.name, "ml", shown(v.ml), *_interval(v.uncertainty), shown(v.soft_ml)]
+        [v.name, "ml", shown(v.ml), *_interval(v.uncertainty, v.ml), shown(v.soft_ml)]
         for v in one.volumes
     ]
     rows += [
-        [m.name, m.unit, shown(m.value, m.unit), *_interval(m.uncertainty, m.unit), "-"]
+        [m.name, m.unit, shown(m.value, m.unit), *_interval(m.uncertainty, m.value, m.unit), "-"]
         for m in one.measures
     ]
     columns = ["structure", "unit", "value", "from", "to", "interval", "soft volume\nml"]
@@ -128,8 +128,10 @@ def _ordered(outcomes: Sequence[Outcome], odd: Mapping[str, str]) -> list[Outcom
     return sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd))
 
 
-def _interval(found: Uncertainty, unit: Unit = "ml") -> tuple[str, str, str]:
-    return shown(found.low, unit), shown(found.high, unit), interval_words(found)
+def _interval(found: Uncertainty, value: float | None, unit: Unit = "ml") -> tuple[str, str, str]:
+    """Write both ends of an interval and what it is."""
+    low, high = (shown(end, unit, value) for end in (found.low, found.high))
+    return low, high, interval_words(found)
 
 
 def _note(known: Sequence[tuple[str, Uncertainty]], more: str, columns: int) -> str:
