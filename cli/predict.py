@@ -118,6 +118,10 @@ def predict(
     Networks of other tasks write thinned boundary maps (CASE.png), surface normals (CASE.png and
     CASE.npz), or the most probable classes of all photographs (predictions.csv).
 
+    Volumes of all structures go to volumes.csv and predict.json, with intervals.
+    Those of a cross-validation say where the true volume is expected.
+    Research software, not a medical device.
+
     Exit code 4 when some cases failed and the others were written.
     """
     from voxseg.api import predict as run

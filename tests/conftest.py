@@ -19,6 +19,7 @@ import torch
 from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
+from .viewer_page import read_viewer as read_viewer
 
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
         convert,
         crossval,
         evaluate,
+        export_bundle,
         export_dicom,
+        export_onnx,
         export_slicer,
+        export_torch,
         labels,
         predict,
         report,
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
         split,
         supervoxels,
         train,
+        view,
     )
 
 __version__ = "0.1.0"
@@ -34,8 +38,11 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_bundle",
     "export_dicom",
+    "export_onnx",
     "export_slicer",
+    "export_torch",
     "labels",
     "predict",
     "report",
@@ -44,6 +51,7 @@ __all__ = [
     "split",
     "supervoxels",
     "train",
+    "view",
 ]
 
 

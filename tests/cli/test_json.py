@@ -14,9 +14,11 @@ TINY = (
     "--set", "supervoxels.size_mm=3", "--epochs", "1", "--device", "cpu",
 )  # fmt: skip
 # Their documents are tested in tests/bench, test_demo.py, test_data.py, test_dicom.py,
-# test_tasks.py and engine/test_pooled.py.
+# test_tasks.py and engine/test_pooled.py, those of exported networks in
+# engine/test_export_models.py.
 ELSEWHERE = {
-    "bench", "confusion", "convert", "demo", "demo-settings", "gpu", "series", "task-metrics",
+    "bench", "confusion", "convert", "demo", "demo-settings", "exported", "gpu", "network",
+    "series", "task-metrics",
 }  # fmt: skip
 
 

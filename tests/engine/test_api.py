@@ -16,6 +16,7 @@ COMMANDS = sorted(set(voxseg.__all__) - {"__version__"})
 OF_PROGRAMS = {
     "train": {"dry_run"},
     "reproduce": {"tolerance"},
+    "view": {"show"},
     "check": {"report_at", "fix", "fix_nan", "overwrite"},
 }
 TINY = {

@@ -152,10 +152,11 @@ def test_predict_keeps_a_manifest_in_a_folder_only(finished_run, tmp_path, monke
     checkpoint.write_bytes(b"weights")
     write_text(tmp_path / "run/manifest.json", '{"git_commit": "abc", "data": {}}')
     rest = {
-        "checkpoint": tmp_path / "run", "inputs": Inputs(places=(tmp_path / "data",)),
+        "checkpoint": tmp_path / "run",
+        "inputs": Inputs(places=(tmp_path / "data",)),
         "device": "cpu",
         "options": {"tta": True},
-    }  # fmt: skip
+    }
     source = prediction_source([], output=out, **rest)
     stored = json.loads((out / PREDICT_MANIFEST).read_text())
     assert stored == source.manifest

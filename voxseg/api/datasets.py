@@ -63,6 +63,7 @@ def supervoxels(
     mask: MaskMode = "auto",
     target_oracle: float | None = None,
     sweep: bool = False,
+    run: Place | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> _supervoxels.SupervoxelReport:
@@ -81,6 +82,7 @@ def supervoxels(
         mask=mask,
         target_oracle=target_oracle,
         sweep=sweep,
+        run=as_path(run),
         overwrite=overwrite,
     )
     return _supervoxels.make_supervoxels(request, say)

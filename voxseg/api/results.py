@@ -163,10 +163,12 @@ def report(
     *,
     data: Place | None = None,
     pictures: int | None = None,
+    viewers: int = 0,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> Page:
     """Make one HTML page about a finished run, from its files; see ``voxseg report --help``."""
     place = Path(run) / "report.html" if output is None else Path(output)
     check_page(place, overwrite=overwrite)
-    return write_and_tell(read_source(Path(run), data=as_path(data)), place, say, pictures)
+    source = read_source(Path(run), data=as_path(data))
+    return write_and_tell(source, place, say, pictures, viewers)

@@ -21,6 +21,7 @@ from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
 from voxseg.engine import volume_report as volume_pages
+from voxseg.engine.case_viewer import MOST_VIEWERS, with_viewers
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
@@ -42,6 +43,8 @@ class Page:
     drawn: tuple[str, ...]
     """Cases with pictures."""
     warnings: tuple[str, ...]
+    viewers: tuple[str, ...] = ()
+    """Cases that can be opened in a viewer."""
 
 
 def check_page(path: Path | None, *, overwrite: bool) -> None:
@@ -65,6 +68,7 @@ def write_page(
     path: Path,
     *,
     pictures: int | None = None,
+    viewers: int = 0,
 ) -> Page:
     """Write the page about ``source``.
 
@@ -73,8 +77,10 @@ def write_page(
         path: The page; one that is there is replaced.
         pictures: How many of the worst cases (of predictions: of all) are drawn; 0 draws none, so
             that no picture of a subject leaves the place. None chooses.
+        viewers: How many of the drawn cases, the first ones, can be opened in a viewer.
 
     Raises:
+        UsageError: Viewers are asked for, and the cases are no volumes.
         VoxsegError: The page cannot be written. A file of a case that is missing or broken is a
             warning on the page.
     """
@@ -86,8 +92,13 @@ def write_page(
         report, drawn = _photograph_report(source, pictures)
     else:
         report, drawn = _prediction_report(source, pictures)
-    write_report(path, report)
-    return Page(path, len(source.files), drawn, tuple(report.warnings))
+    if viewers and (report.is_images or source.task != "segmentation"):
+        raise UsageError(f"--viewers shows volumes, and {source.place} has none")
+    if not 0 <= viewers <= MOST_VIEWERS:
+        raise UsageError(f"--viewers is 0 to {MOST_VIEWERS}, for a page to mail, got {viewers}")
+    opened = drawn[:viewers]
+    write_report(path, with_viewers(report, opened))
+    return Page(path, len(source.files), drawn, tuple(report.warnings), opened)
 
 
 def rank(evaluation: Evaluation) -> list[str]:
@@ -299,7 +310,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
-            tables=(volume_pages.case_table(drawn[case]),),
+            tables=(volume_pages.case_table(drawn[case]),) if drawn[case].volumes else (),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
