@@ -177,6 +177,8 @@ def test_predictions_that_cannot_be_made(voxseg, run, patient, tmp_path, dicom):
     nib.save(nib.Nifti1Image(head(1)[0], np.eye(4)), nifti)
     refused(2, "--dicom-seg is for DICOM series", "--dicom-seg", place=nifti)
     refused(2, "--series is about DICOM", "--series", "1", place=nifti)
+    within = voxseg("predict", run, patient, "-o", patient / "masks", "-d", "cpu")
+    assert (within.code, "lies within" in within.err) == (2, True)
     out.mkdir()
     (out / "Doe_Jane.seg.dcm").write_text("here")
     refused(2, r"Doe_Jane\.seg\.dcm exists; use --overwrite", "--dicom-seg")

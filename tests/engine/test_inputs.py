@@ -69,6 +69,16 @@ def test_a_broken_series_alone_is_refused_at_once_and_among_others_later(tmp_pat
     assert names(tmp_path / "bad", tmp_path / "good") == ["bad", "good"]
 
 
+def test_dicom_beside_nifti_is_said_to_be_left_aside(tmp_path, dicom, make_subjects):
+    data = make_subjects(tmp_path / "data", 1)
+    dicom.write_series(data / "source")
+    (data / "case0.seg.dcm").write_bytes((data / "source" / "IM000").read_bytes())
+    said = []
+    (case,) = find_inputs(Inputs(places=(data,)), said.append)
+    assert case.case_id == "case0"
+    assert said == [f"{data}: left aside: 9 DICOM files, for there are NIfTI volumes"]
+
+
 def test_errors_lose_the_names(tmp_path):
     place = tmp_path / "Doe_Jane"
     case = Case("0123456789ab", (place / "t1" / "DOE.001", place / "t1" / "DOE.002"), None)

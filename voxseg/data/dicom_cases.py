@@ -8,6 +8,9 @@ from voxseg.data.dicom_series import choose_series, find_series, left_aside
 from voxseg.data.folders import files_below
 from voxseg.data.names import is_case_file, is_volume_file
 
+SEG_ENDING = ".seg.dcm"
+"""Of DICOM Segmentations that ``predict`` writes beside its masks."""
+
 
 def find_dicom(place: Path, series: str = "") -> Dataset | None:
     """Find the series of a folder or of a multi-frame file.
@@ -48,8 +51,9 @@ def holds_dicom(folder: Path) -> bool:
 
 
 def count_dicom(folder: Path) -> int:
-    """Count the DICOM files of a folder."""
-    return len(dicom_files(files_below(folder)))
+    """Count the DICOM files of a folder, without the masks that ``predict`` writes."""
+    found = dicom_files(files_below(folder))
+    return sum(not path.name.endswith(SEG_ENDING) for path in found)
 
 
 def dicom_case_name(place: Path, parents: int = 0) -> str:

@@ -9,6 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def dicom_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def read_header(path: Path) -> Header | None:
-    """Read what a file says of its images.
+    """Read what a file says of its images; a file that has not changed is read once.
 
     Returns:
         None of a DICOMDIR, and of what only begins like DICOM.
@@ -98,6 +99,15 @@ def read_header(path: Path) -> Header | None:
         VoxsegError: pydicom is missing.
     """
     dicom = pydicom()
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    return _read_header(dicom, path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_header(dicom: Any, path: Path, _time: int, _size: int) -> Header | None:
     try:
         found = dicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
         sop_class = getattr(found.file_meta, "MediaStorageSOPClassUID", "")

@@ -8,6 +8,7 @@ import numpy as np
 
 from voxseg.data.cases import Case
 from voxseg.data.dicom import read_grid, read_series_geometry
+from voxseg.data.dicom_cases import SEG_ENDING
 from voxseg.data.dicom_series import choose_series, list_series
 from voxseg.data.names import case_name
 from voxseg.data.reading import is_dicom
@@ -18,8 +19,6 @@ from voxseg.errors import DataError, UsageError
 from voxseg.export.dicom_seg import WrittenSeg, require_highdicom, write_dicom_seg
 from voxseg.export.label_files import read_label_table
 from voxseg.export.labels import LabelTable, plain_table
-
-ENDING = ".seg.dcm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class DicomSeg:
     @property
     def endings(self) -> tuple[str, ...]:
         """Of the file, after the name of the mask."""
-        return (ENDING,)
+        return (SEG_ENDING,)
 
     def check(self, cases: Sequence[Case]) -> None:
         """Refuse before any work what cannot be written.
@@ -75,7 +74,7 @@ def wanted_dicom(
 
 def seg_path(mask: Path) -> Path:
     """Where the DICOM Segmentation of a mask lies."""
-    return mask.with_name(case_name(mask) + ENDING)
+    return mask.with_name(case_name(mask) + SEG_ENDING)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from voxseg.data.cases import Case
 from voxseg.data.dicom import read_grid
-from voxseg.data.dicom_cases import dicom_case_name
+from voxseg.data.dicom_cases import count_dicom, dicom_case_name
 from voxseg.data.dicom_headers import read_header
 from voxseg.data.dicom_series import series_hash
 from voxseg.data.layouts import find_cases
@@ -51,8 +51,11 @@ def find_inputs(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> 
         cases = (*dataset.cases, *dataset.unlabelled)
         if is_dicom(cases[0].images):
             recorded[len(found)] = place
-            for note in dataset.notes:
-                say(note if inputs.hash_names else f"{place}: {note}")
+            notes = dataset.notes
+        else:
+            notes = _overlooked(place)
+        for note in notes:
+            say(note if inputs.hash_names else f"{place}: {note}")
         found += cases
     if inputs.series and not recorded:
         raise UsageError(f"--series is about DICOM; {inputs.places[0]} holds none, leave it out")
@@ -64,6 +67,28 @@ def find_inputs(inputs: Inputs, say: Callable[[str], None] = lambda _: None) -> 
         found = _told_apart(found, recorded)
     _refuse_clash(found)
     return found
+
+
+def _overlooked(place: Path) -> tuple[str, ...]:
+    """Say that there is DICOM where NIfTI volumes come first."""
+    count = count_dicom(place) if place.is_dir() else 0
+    return (f"left aside: {count} DICOM files, for there are NIfTI volumes",) if count else ()
+
+
+def refuse_within(output: Path, inputs: Inputs, cases: Sequence[Case]) -> None:
+    """Refuse to write into a DICOM folder: the masks would be taken for its images next time.
+
+    Raises:
+        UsageError: ``output`` lies there.
+    """
+    if not any(is_dicom(case.images) for case in cases):
+        return
+    for place in inputs.places:
+        if place.is_dir() and output.resolve().is_relative_to(place.resolve()):
+            raise UsageError(
+                f"{output} lies within {place}, whose images it would be taken for next time; "
+                "choose another -o"
+            )
 
 
 def _hashed(case: Case) -> str:

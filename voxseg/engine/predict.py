@@ -16,7 +16,7 @@ from voxseg.documents import json_text
 from voxseg.engine.case_volumes import Volumetry
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import LabelConfig
-from voxseg.engine.inputs import Inputs, find_inputs, without_names
+from voxseg.engine.inputs import Inputs, find_inputs, refuse_within, without_names
 from voxseg.engine.labels import label_table
 from voxseg.engine.operations import find_postprocessing
 from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
@@ -129,15 +129,16 @@ def predict(
             "draws volumes"
         )
     _refuse_extras(request, cases)
+    for extra in request.extras:
+        if isinstance(extra, Checked):
+            extra.check(cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels, kind = predictor.config.labels, predictor.config.task.kind
     if kind == "classification":
         _refuse_options(request, kind, volume)
         return _classify(predictor, cases, request, notify)
+    refuse_within(request.output, request.found_by, cases)
     targets = _targets(request, cases)
-    for extra in request.extras:
-        if isinstance(extra, Checked):
-            extra.check(cases)
     if kind != "segmentation":
         _refuse_options(request, kind, volume)
     wishes = _wishes(request, labels, is_segmentation=kind == "segmentation")
