@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from voxseg.engine.config import build, dump
 from voxseg.export.label_files import read_label_table
 
 slicerio = pytest.importorskip("slicerio", reason="slicerio is missing: pip install 'voxseg[dev]'")
@@ -127,6 +128,17 @@ def test_a_folder_of_masks_takes_the_table_beside_them(voxseg, folders, case, tm
     before = (masks / "labels.csv").stat().st_mtime_ns
     assert export(voxseg, masks, "--image", images, "-o", masks).code == 0
     assert (masks / "labels.csv").stat().st_mtime_ns == before
+
+
+def test_a_run_knows_the_names_of_its_classes(voxseg, folders, tmp_path):
+    images, masks = folders
+    masks.rename(tmp_path / "predictions")
+    labels = {"values": [0, 1, 2, 5], "names": ["bg", "one", "two", "five"]}
+    (tmp_path / "config.toml").write_text(dump(build({"labels": labels})), encoding="utf-8")
+    outcome = export(voxseg, tmp_path, "--image", images, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    assert f"names and colours: {tmp_path / 'config.toml'}" in outcome.err
+    assert names(tmp_path / "out" / "s1.seg.nrrd") == {1: "one", 2: "two", 5: "five"}
 
 
 def test_labels_lie_beside_their_images(voxseg, case, tmp_path):

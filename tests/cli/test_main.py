@@ -7,8 +7,9 @@ import pytest
 import voxseg as package
 
 COMMANDS = (
-    "bench", "cache", "check", "compare", "crossval", "demo", "doctor", "evaluate", "models",
-    "predict", "recipes", "reproduce", "schemas", "split", "supervoxels", "train",
+    "bench", "cache", "check", "compare", "crossval", "demo", "doctor", "evaluate", "export",
+    "labels", "models", "predict", "recipes", "reproduce", "schemas", "split", "supervoxels",
+    "train",
 )  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_unknown_commands_and_options_are_usage_errors(voxseg):
     assert "--epochs" in outcome.err
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("train", "bench")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ("train", "bench", "export")])
 def test_other_commands_than_train_refuse_several_processes(voxseg, command, monkeypatch):
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)

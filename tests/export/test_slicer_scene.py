@@ -9,7 +9,7 @@ from voxseg.errors import VoxsegError
 from voxseg.export.slicer_scene import Scene, plain_name, scene_text, write_scene
 from voxseg.export.slicer_view import View
 
-VIEW = View((1.5, -2.0, 30.25), (100.0, 120.0, 80.0), 25.0)
+VIEW = View((1.5, -2.0, 30.25), (5.0, 6.0, 7.0), (100.0, 120.0, 80.0), 20.0)
 
 
 @pytest.fixture
@@ -72,8 +72,10 @@ def test_views_look_at_the_mask(scene):
     found = nodes(scene_text(scene))
     for one in found["Slice"]:
         matrix = np.reshape([float(x) for x in one["sliceToRAS"].split()], (4, 4))
-        np.testing.assert_allclose(matrix[:3, 3], VIEW.centre)
         right, up, normal = matrix[:3, :3].T
+        # Through the mask, and the whole image in sight.
+        place = np.where(normal, VIEW.centre, VIEW.middle)
+        np.testing.assert_allclose(matrix[:3, 3], place)
         np.testing.assert_allclose(np.abs(np.cross(right, up)), np.abs(normal))
         if one["layoutName"] != "Yellow":
             np.testing.assert_array_equal(right, [-1, 0, 0])  # the patient's left is on the right
@@ -87,7 +89,7 @@ def test_views_look_at_the_mask(scene):
         np.array([float(x) for x in camera[k].split()]) for k in ("position", "focalPoint")
     )
     np.testing.assert_allclose(focus, VIEW.centre)
-    np.testing.assert_allclose(at - focus, [0, 100, 0])  # in front of the face
+    np.testing.assert_allclose(at - focus, [0, 70, 0])  # in front of the face
     assert found["Layout"][0]["currentViewArrangement"] == "2"
     (display,) = found["VolumeDisplay"]
     assert (display["window"], display["level"], display["autoWindowLevel"]) == ("80", "50", "0")

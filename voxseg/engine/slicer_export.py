@@ -16,6 +16,8 @@ from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
 from voxseg.data.volume import read_label
+from voxseg.engine.config import build, read_toml
+from voxseg.engine.labels import label_table
 from voxseg.engine.pairs import find_predictions
 from voxseg.engine.slicer_files import (
     LABEL_MAP,
@@ -52,7 +54,7 @@ class SlicerRequest:
     output: Path
     """A folder; for one mask also a name that ends in ``.seg.nrrd`` or ``.mrb``."""
     label_table: str | Path | None = None
-    """By default ``labels.csv`` beside the mask."""
+    """By default ``labels.csv`` beside the mask, or that of the run that it lies in."""
     mrb: bool = False
     """Also ``CASE.mrb``, which holds the image."""
     supervoxels: bool = False
@@ -212,6 +214,10 @@ def _table(
     if beside.is_file():
         say(f"names and colours: {beside}")
         return read_label_table(beside), beside
+    run = root.parent / "config.toml"
+    if root.name == "predictions" and run.is_file():
+        say(f"names and colours: {run}")
+        return label_table(build(read_toml(run)).labels), None
     values: set[int] = set()
     for item in items:
         found = mask_values(item.mask)

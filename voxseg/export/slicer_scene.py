@@ -21,7 +21,7 @@ _ENDINGS = re.compile(r"(\.nii|\.nii\.gz|\.seg\.nrrd|\.nrrd|\.ctbl)$", re.IGNORE
 _OTHER_SIGNS = re.compile(r"[^A-Za-z0-9_-]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f\ufffe\uffff]")  # XML has no way to write them
 _ANGLE = 30.0  # degrees of the 3D view
-_ROOM = 4.0  # distance of the camera in radii of what it shows: 1 / sin(15 degrees), and a margin
+_ROOM = 3.5  # distance of the camera, in radii of a ball around the corners of what it shows
 
 _COLOURS = {
     "Red": "0.952941 0.290196 0.2",
@@ -188,6 +188,7 @@ def _label_nodes(scene: Scene) -> list[str]:
         _node(
             "LabelMapVolumeDisplay", display, "LabelMapVolumeDisplay", hideFromEditors="true",
             colorNodeID=colours, references=f"color:{colours};",
+            sliceIntersectionThickness="1",  # of outlines; 3 would hide small supervoxels
         ),
         _node(
             "LabelMapVolume", _LABELS, f"{scene.name} labels",
@@ -233,7 +234,10 @@ def _view_nodes(scene: Scene) -> list[str]:
 
 def _slice(name: str, scene: Scene) -> str:
     orientation, axes = _PLANES[name]
-    matrix = [(*row, place) for row, place in zip(axes, scene.view.centre, strict=True)]
+    # The slice cuts the mask, and is shown as a whole.
+    place = [scene.view.middle[axis] if axis in _IN_PLANE[name] else scene.view.centre[axis]
+             for axis in range(3)]  # fmt: skip
+    matrix = [(*row, at) for row, at in zip(axes, place, strict=True)]
     size = max(scene.view.extent[axis] for axis in _IN_PLANE[name])
     matrices = {
         f"orientationMatrix{plane}": _numbers(tuple(x for row in rows for x in row))

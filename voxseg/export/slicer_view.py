@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PERCENTILES = (0.5, 99.5)  # of what is above the image's minimum
+_MOST_BLACK = 0.05
 _MOST_SAMPLES = 2**22
 
 
@@ -16,6 +17,8 @@ class View:
 
     centre: tuple[float, float, float]
     """Where the three slices cut each other: a voxel of the mask, if it has one."""
+    middle: tuple[float, float, float]
+    """Of the whole image."""
     extent: tuple[float, float, float]
     """Of the whole image along right, anterior, superior."""
     radius: float
@@ -26,21 +29,23 @@ def view_of(label: NDArray[Any], affine: NDArray[np.float64]) -> View:
     """Find where to look at a mask.
 
     The centre is the voxel of the mask next to its centroid, for that may lie between left and
-    right, where no slice shows anything.
+    right, where no slice shows anything; or better the middle of the label there, if it holds its
+    own middle.
 
     Args:
         label: (X, Y, Z); 0 is background.
         affine: (4, 4), voxel indices to mm, RAS.
     """
     whole = _corners([(0, size - 1) for size in label.shape], affine)
-    extent = whole.max(0) - whole.min(0)
+    extent, middle = whole.max(0) - whole.min(0), whole.mean(0)
     box, centroid = _box_and_centroid(label)
     if box is None:
-        centre, corners = whole.mean(0), whole
+        centre, corners = middle, whole
     else:
-        centre, corners = _nearest(label, box, centroid, affine), _corners(box, affine)
+        voxel = _middle(label, _nearest(label, box, centroid, affine[:3, :3]))
+        centre, corners = affine[:3, :3] @ voxel + affine[:3, 3], _corners(box, affine)
     radius = float(np.linalg.norm(corners - centre, axis=1).max())
-    return View(_three(centre), _three(extent), radius)
+    return View(_three(centre), _three(middle), _three(extent), radius)
 
 
 def window_of(image: NDArray[Any]) -> tuple[float, float]:
@@ -55,7 +60,9 @@ def window_of(image: NDArray[Any]) -> tuple[float, float]:
     if not inside.size:
         return float(sample[0]), float(sample[0]) + 1
     low, high = (float(value) for value in np.percentile(inside, _PERCENTILES))
-    return (low, high) if high > low else (float(sample.min()), high)
+    if np.count_nonzero(inside <= low) > _MOST_BLACK * inside.size:  # few values, as of a phantom
+        low = float(sample.min())
+    return low, high
 
 
 def _corners(box: list[tuple[int, int]], affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -88,11 +95,10 @@ def _nearest(
     label: NDArray[Any],
     box: list[tuple[int, int]],
     centroid: NDArray[np.float64],
-    affine: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return the place in mm of the voxel nearest to the centroid, the first of equals."""
-    matrix = affine[:3, :3]
-    best, least = centroid, np.inf
+    matrix: NDArray[np.float64],
+) -> NDArray[np.int64]:
+    """Return the voxel of the mask that is nearest in mm to the centroid, the first of equals."""
+    best, least = np.zeros(3, np.int64), np.inf
     for first in range(box[0][0], box[0][1] + 1):
         found = np.argwhere(label[first])
         if not len(found):
@@ -102,7 +108,15 @@ def _nearest(
         at = int(distances.argmin())
         if distances[at] < least:
             best, least = voxels[at], float(distances[at])
-    return matrix @ best + affine[:3, 3]
+    return best
+
+
+def _middle(label: NDArray[Any], voxel: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the middle voxel of the label at ``voxel``, or that itself where it has none."""
+    value = label[tuple(voxel)]
+    _, centroid = _box_and_centroid(label == value)
+    middle = np.rint(centroid).astype(np.int64)
+    return middle if label[tuple(middle)] == value else voxel
 
 
 def _three(numbers: NDArray[np.float64]) -> tuple[float, float, float]:
