@@ -68,7 +68,7 @@ class Shot:
             "--hide-scrollbars", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
             "--force-device-scale-factor=1", "--enable-logging=stderr", "--dump-dom",
             f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}",
-            f"--log-net-log={log}", f"--screenshot={picture}", "--virtual-time-budget=15000",
+            f"--log-net-log={log}", f"--screenshot={picture}", "--virtual-time-budget=30000",
             f"{page.as_uri()}#{words}",
         ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
