@@ -104,6 +104,8 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
         DataError: There is no mask, an image is missing, or the only mask cannot be written; one of
             several that cannot is in its outcome.
     """
+    if request.supervoxels and request.label_table is not None:
+        raise UsageError("--label-table names classes, and supervoxels have none; leave one out")
     root, items = _find(request)
     folder = None if request.output == (items[0].segments or items[0].scene) else request.output
     _refuse_existing(items, overwrite=request.overwrite)
