@@ -227,10 +227,9 @@ def test_predictions_of_every_orientation(slicer, head, tmp_path):
             if len(places):
                 place = nib.affines.apply_affine(mask.affine, places.mean(0))
                 np.testing.assert_allclose(segment["centroid"], place, atol=1e-3)
-        found = {one["name"]: one["centroid"] for one in segmentation["segments"]}
         drawn = head.centroids(data / f"{name}_seg.nii.gz")
-        for letter, value in (("L", 1), ("A", 2)):
-            np.testing.assert_allclose(found[letter], drawn[value], atol=6)
+        for segment in segmentation["segments"][:2]:  # a flip would be 28 and 34 mm off
+            np.testing.assert_allclose(segment["centroid"], drawn[segment["value"]], atol=9)
 
 
 def test_supervoxels_are_a_label_map(slicer, tmp_path, rng):
