@@ -33,6 +33,7 @@ from . import (
     split,
     supervoxels,
     train,
+    view,
 )
 
 _IN_SEVERAL_PROCESSES = ("train",)
@@ -86,6 +87,7 @@ app.command()(evaluate.evaluate)
 app.command()(crossval.crossval)
 app.command()(compare.compare)
 app.command()(report.report)
+app.command()(view.view)
 app.command()(reproduce.reproduce)
 app.command()(split.split)
 app.command()(supervoxels.supervoxels)

@@ -35,6 +35,16 @@ def report(
             help="How many of the worst cases are drawn; 0 for a page without any subject's image.",
         ),
     ] = None,
+    viewers: Annotated[
+        int,
+        typer.Option(
+            "--viewers",
+            min=0,
+            max=20,
+            help="How many of the drawn cases, worst first, can be opened in a viewer of volumes; "
+            "the page then holds their volumes too, up to 20 MB.",
+        ),
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a page that is there.")
     ] = False,
@@ -54,10 +64,12 @@ def report(
             output,
             data=data,
             pictures=pictures,
+            viewers=viewers,
             overwrite=overwrite,
             say=lambda text: screen.print(text, markup=False),
         )
     if as_json:
         content = {"report": str(page.path), "cases": page.num_cases}
         content |= {"drawn": list(page.drawn), "warnings": list(page.warnings)}
+        content["viewers"] = list(page.viewers)
         terminal.print_json(document(REPORT, content))

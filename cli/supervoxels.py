@@ -47,6 +47,14 @@ def supervoxels(
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Draw oracle Dice against number, SLIC and BLOCK.")
     ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run",
+            help="Divide as prediction with this run does, for its exported network; takes the "
+            "place of the options above.",
+        ),
+    ] = None,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
@@ -56,11 +64,11 @@ def supervoxels(
     supervoxel the class of most of its voxels; its Dice is what a perfect classifier of whole
     supervoxels would reach. Exit code 4 when some images failed and the others were divided.
     """
-    from voxseg.api import supervoxels as run
+    from voxseg.api import supervoxels as divide
 
     screen = terminal.console(as_json)
     with screen.status("dividing") as status:
-        report = run(
+        report = divide(
             images,
             output,
             labels=labels,
@@ -72,6 +80,7 @@ def supervoxels(
             mask=mask,
             target_oracle=target_oracle,
             sweep=sweep,
+            run=run,
             overwrite=overwrite,
             say=status.update,
         )

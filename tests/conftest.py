@@ -19,6 +19,7 @@ import torch
 from . import forms as _forms
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
+from .viewer_page import read_viewer as read_viewer
 
 _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failure"
 
@@ -108,6 +109,16 @@ def finished_run(finish_run):
 def photographs():
     """Streets to score: their classes, truths and objects, and how to write a folder of them."""
     from . import photographs as made
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def dicom():
+    """DICOM series to read: how to write them, and a phantom that is in them."""
+    # Only here: DICOM is an extra.
+    pytest.importorskip("pydicom", reason="DICOM is an extra, and pydicom is missing")
+    from . import dicom_series as made
 
     return made
 

@@ -14,6 +14,7 @@ PROMISES = {
     "compare_designs.py": (r"V0: mean foreground Dice (0\.\d+)", 0.7, 1.0),
     "hypercolumns.py": (r"Dice (0\.\d+)", 0.85, 1.0),
     "pool_volume.py": (r"explain (\d+)% of the variance", 50, 95),
+    "run_onnx.py": (r"([\d.]+)% of the voxels differ", 0, 0.05),
     "split_merge.py": (r"split and merged: IoU (\d\.\d+)", 0.9, 1.0),
     "supervoxel_branch.py": (r"([\d.]+)% of the voxels have the right class", 90, 100),
     "supervoxels_oracle.py": (r"4   SLIC +\d+ +(0\.\d+)", 0.9, 1.0),

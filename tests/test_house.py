@@ -15,6 +15,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 MOST_LINES = 400
 MOST_BYTES = 250_000
+# A viewer must be in the page that shows volumes, and nobody publishes a smaller one.
+LARGE = {"voxseg/export/niivue/niivue.umd.js.gz": 800_000}
 CODE = {".py", ".cu", ".cuh", ".cpp", ".h"}
 SOURCES = [
     path
@@ -84,7 +86,11 @@ def test_tracked_files_are_small_and_no_notebooks():
     )
     files = [ROOT / file for file in answer.stdout.split("\0") if file]
     assert not [name(file) for file in files if file.suffix == ".ipynb"]
-    assert not [name(file) for file in files if file.is_file() and file.stat().st_size > MOST_BYTES]
+    assert not [
+        name(file)
+        for file in files
+        if file.is_file() and file.stat().st_size > LARGE.get(name(file), MOST_BYTES)
+    ]
 
 
 def test_cuda_is_not_a_python_package():

@@ -3,6 +3,8 @@
 ``FORMATS`` has a row for each file that clinicians get; each is read by somebody else's library.
 """
 
+import zipfile
+
 import numpy as np
 import pytest
 import SimpleITK
@@ -30,7 +32,41 @@ def by_itk(image):
     return found
 
 
-FORMATS = {"nifti": read_nifti}
+def read_segmentation(case, folder):
+    """CASE.seg.nrrd by slicerio, whose world is ITK's; a value is whose name says so."""
+    slicerio = pytest.importorskip(
+        "slicerio", reason="slicerio is missing: pip install 'voxseg[dev]'"
+    )
+    read = slicerio.read_segmentation(str(_beside(case.mask, ".seg.nrrd")))
+    to_ras = np.diag([-1, -1, 1, 1]) @ read["ijkToLPS"]
+    values = {"head": 1, "letter L": 2, "letter A": 5, "letter S": 9}
+    segments = {one["name"]: one for one in read["segments"]}
+    assert {one["layer"] for one in segments.values()} == {0}
+    label = np.zeros(read["voxels"].shape, np.uint8)
+    for name, value in values.items():
+        label[read["voxels"] == segments[name]["labelValue"]] = value
+    return made.places(label, to_ras)
+
+
+def read_scene(case, folder):
+    """What lies in CASE.mrb, by ITK: the segmentation, on the grid of the image beside it."""
+    with zipfile.ZipFile(_beside(case.mask, ".mrb")) as scene:
+        scene.extractall(folder)
+    (image,), (mask,) = (list(folder.glob(f"*/Data/{case.name}{end}"))
+                         for end in (".nii.gz", ".seg.nrrd"))  # fmt: skip
+    image, mask = SimpleITK.ReadImage(str(image)), SimpleITK.ReadImage(str(mask))
+    np.testing.assert_allclose(mask.GetOrigin(), image.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(mask.GetDirection(), image.GetDirection(), atol=1e-6)
+    seen = SimpleITK.GetArrayFromImage(image)[SimpleITK.GetArrayFromImage(mask) == LABELS["S"]]
+    assert set(np.unique(seen)) == {made.INTENSITIES[LABELS["S"]]}
+    return by_itk(mask)
+
+
+def _beside(mask, ending):
+    return mask.with_name(mask.name.replace(".nii.gz", ending))
+
+
+FORMATS = {"nifti": read_nifti, "seg.nrrd": read_segmentation, "mrb": read_scene}
 """Name -> function of a case and an empty folder: where each label of that format's file lies."""
 
 
@@ -40,7 +76,9 @@ def cases(tmp_path_factory):
     root = tmp_path_factory.mktemp("phantom")
     images = made.write_images(root / "images")
     run = made.write_network(root / "run")
-    outcomes = voxseg.predict(run, root / "images", root / "masks", device="cpu")
+    outcomes = voxseg.predict(
+        run, root / "images", root / "masks", device="cpu", slicer=True, mrb=True
+    )
     assert [outcome.error for outcome in outcomes] == [""] * len(images)
     return {
         name: Case(name, path, root / "masks" / path.name, truth)

@@ -14,14 +14,20 @@ if TYPE_CHECKING:
         convert,
         crossval,
         evaluate,
+        export_bundle,
+        export_dicom,
+        export_onnx,
         export_slicer,
+        export_torch,
         labels,
         predict,
         report,
         reproduce,
+        series,
         split,
         supervoxels,
         train,
+        view,
     )
 
 __version__ = "0.1.0"
@@ -32,14 +38,20 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_bundle",
+    "export_dicom",
+    "export_onnx",
     "export_slicer",
+    "export_torch",
     "labels",
     "predict",
     "report",
     "reproduce",
+    "series",
     "split",
     "supervoxels",
     "train",
+    "view",
 ]
 
 

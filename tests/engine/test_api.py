@@ -16,6 +16,7 @@ COMMANDS = sorted(set(voxseg.__all__) - {"__version__"})
 OF_PROGRAMS = {
     "train": {"dry_run"},
     "reproduce": {"tolerance"},
+    "view": {"show"},
     "check": {"report_at", "fix", "fix_nan", "overwrite"},
 }
 TINY = {
@@ -25,7 +26,7 @@ TINY = {
 
 
 # Commands that lie below another one.
-MODULES = {"convert": "data"}
+MODULES = {"convert": "data", "series": "data"}
 
 
 def parameters(function):

@@ -9,10 +9,12 @@ typed what the command prints. Two things differ: ``settings`` may be nested tab
 The command line is made of these functions, and a test compares the parameters of both.
 """
 
-from voxseg.api.datasets import check, split, supervoxels
-from voxseg.api.exports import export_slicer, labels
+from voxseg.api.datasets import check, series, split, supervoxels
+from voxseg.api.exports import export_dicom, export_slicer, labels
+from voxseg.api.network_exports import export_bundle, export_onnx, export_torch
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
+from voxseg.api.viewing import view
 from voxseg.engine.convert import convert
 
 __all__ = [
@@ -21,12 +23,18 @@ __all__ = [
     "convert",
     "crossval",
     "evaluate",
+    "export_bundle",
+    "export_dicom",
+    "export_onnx",
     "export_slicer",
+    "export_torch",
     "labels",
     "predict",
     "report",
     "reproduce",
+    "series",
     "split",
     "supervoxels",
     "train",
+    "view",
 ]

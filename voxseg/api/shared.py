@@ -13,10 +13,15 @@ def silent(*_: object) -> None:
 
 
 def write_and_tell(
-    source: ReportSource, page: Place, say: Callable[[str], None], pictures: int | None = None
+    source: ReportSource,
+    page: Place,
+    say: Callable[[str], None],
+    pictures: int | None = None,
+    viewers: int = 0,
 ) -> Page:
     """Write the page about ``source`` and say what is on it."""
-    written = write_page(source, Path(page), pictures=pictures)
+    written = write_page(source, Path(page), pictures=pictures, viewers=viewers)
     drawn = f"{len(written.drawn)} of {written.num_cases} cases drawn"
+    drawn += f", {len(written.viewers)} in viewers" if viewers else ""
     say(f"page: {written.path} ({drawn}, {len(written.warnings)} warnings)")
     return written

@@ -30,7 +30,7 @@ MaskMode = Literal["auto", "nonzero", "all"]
 _SLICE_AXES: dict[Plane, tuple[int, ...]] = {
     "none": (), "axial": (2,), "coronal": (1,), "sagittal": (0,), "all": (2, 1, 0),
 }  # fmt: skip
-_AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
+AUTO_ZERO_SHARE = 0.1  # a tenth of exact zeros is a stripped or padded background, not anatomy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ def foreground(array: np.ndarray, mode: MaskMode) -> np.ndarray:
     if mode == "all":
         return np.ones(array.shape, bool)
     nonzero: np.ndarray = array != 0
-    if mode == "auto" and nonzero.mean() > 1 - _AUTO_ZERO_SHARE:
+    if mode == "auto" and nonzero.mean() > 1 - AUTO_ZERO_SHARE:
         return np.ones(array.shape, bool)
     return nonzero
 

@@ -6,20 +6,22 @@ is in memory at a time.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxseg.data.reading import read_channels, read_label
+from voxseg.data.reading import is_dicom, read_first_channel, read_label
 from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
 from voxseg.engine import report_tables as tables
 from voxseg.engine import report_warnings as remarks
 from voxseg.engine import volume_report as volume_pages
+from voxseg.engine.case_viewer import MOST_VIEWERS, with_viewers
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
@@ -41,6 +43,8 @@ class Page:
     drawn: tuple[str, ...]
     """Cases with pictures."""
     warnings: tuple[str, ...]
+    viewers: tuple[str, ...] = ()
+    """Cases that can be opened in a viewer."""
 
 
 def check_page(path: Path | None, *, overwrite: bool) -> None:
@@ -64,6 +68,7 @@ def write_page(
     path: Path,
     *,
     pictures: int | None = None,
+    viewers: int = 0,
 ) -> Page:
     """Write the page about ``source``.
 
@@ -72,8 +77,10 @@ def write_page(
         path: The page; one that is there is replaced.
         pictures: How many of the worst cases (of predictions: of all) are drawn; 0 draws none, so
             that no picture of a subject leaves the place. None chooses.
+        viewers: How many of the drawn cases, the first ones, can be opened in a viewer.
 
     Raises:
+        UsageError: Viewers are asked for, and the cases are no volumes.
         VoxsegError: The page cannot be written. A file of a case that is missing or broken is a
             warning on the page.
     """
@@ -85,8 +92,13 @@ def write_page(
         report, drawn = _photograph_report(source, pictures)
     else:
         report, drawn = _prediction_report(source, pictures)
-    write_report(path, report)
-    return Page(path, len(source.files), drawn, tuple(report.warnings))
+    if viewers and (report.is_images or source.task != "segmentation"):
+        raise UsageError(f"--viewers shows volumes, and {source.place} has none")
+    if not 0 <= viewers <= MOST_VIEWERS:
+        raise UsageError(f"--viewers is 0 to {MOST_VIEWERS}, for a page to mail, got {viewers}")
+    opened = drawn[:viewers]
+    write_report(path, with_viewers(report, opened))
+    return Page(path, len(source.files), drawn, tuple(report.warnings), opened)
 
 
 def rank(evaluation: Evaluation) -> list[str]:
@@ -298,7 +310,7 @@ def _predicted_cases(
             **arrays,
             caption=caption,
             headline=odd.get(case, ""),
-            tables=(volume_pages.case_table(drawn[case]),),
+            tables=(volume_pages.case_table(drawn[case]),) if drawn[case].volumes else (),
             figures=(strip,) if strip else (),
             anchor=anchors[case],
         )
@@ -313,10 +325,10 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         files: Where it lies.
         labels: Classes to keep in the masks; all if None.
     """
-    readers = {
+    readers: dict[str, tuple[Path | None, Callable[[Path], Volume]]] = {
         "prediction": (files.prediction, read_label),
         "truth": (files.truth, read_label),
-        "image": (files.images[0] if files.images else None, _first_channel),
+        "image": (files.roles["image"], partial(_first_channel, files.images)),
         "uncertainty": (_entropy_of(files.prediction), read_image),
     }
     texts: list[str] = []
@@ -336,14 +348,14 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         arrays[name] = volume.array if read is not read_label else _kept(volume.array, labels)
     if grid is None:
         return {}, " ".join([*texts, "none of its files could be read."])
-    if len(files.images) > 1:
+    if len(files.images) > 1 and not is_dicom(files.images):
         texts.append(f"Channel 1 of {len(files.images)}.")
     return {**arrays, "affine": grid.affine_mm}, " ".join(texts)
 
 
-def _first_channel(path: Path) -> Volume:
-    """Read an image, of several frames the first."""
-    volume = read_channels([path])
+def _first_channel(images: tuple[Path, ...], _: Path) -> Volume:
+    """Read an image, of several frames the first; of DICOM the whole series."""
+    volume = read_first_channel(images)
     return Volume(volume.array[0], volume.affine, volume.header, volume.path, volume.trailing)
 
 

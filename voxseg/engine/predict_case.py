@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,7 +47,16 @@ class CaseAnswer:
 
 
 Extra = Callable[[CaseAnswer], Sequence[Path]]
-"""Writes more of a case, before its mask, and says which files."""
+"""Writes more of a case, before its mask, and says which files. One with ``check`` is asked first
+whether it can."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An extra that can tell before any work whether it will be able to write."""
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise what the user is to be told."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxseg.data.names import case_name, is_volume_file
-from voxseg.data.reading import read_channels
+from voxseg.data.reading import read_first_channel
 from voxseg.data.volume import GRID_TOLERANCE_VOXELS, Volume, affine_distance
 from voxseg.engine.predict_case import CaseAnswer
 from voxseg.errors import DataError
@@ -74,7 +74,7 @@ def write_case_scene(
         DataError: The image cannot be read.
         VoxsegError: The scene cannot be written.
     """
-    image = read_channels(images[:1])
+    image = read_first_channel(images)
     voxels = image.array[0]
     with tempfile.TemporaryDirectory() as folder:
         file = images[0]

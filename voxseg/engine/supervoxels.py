@@ -23,6 +23,7 @@ from voxseg.data.prepare import MaskMode, foreground, read_case
 from voxseg.data.superpixels import Method, SupervoxelSettings, compute_supervoxels
 from voxseg.data.volume import Volume
 from voxseg.documents import document
+from voxseg.engine.run_supervoxels import RunDivision, read_division
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.masks import mask_name, write_mask
 from voxseg.files import replacing, write_text
@@ -55,6 +56,16 @@ class SupervoxelRequest:
     sweep: bool = False
     """Also measure other sizes, with SLIC and BLOCK, and draw the curves."""
     overwrite: bool = False
+    run: Path | None = None
+    """Divide as prediction with this run does: its settings, on its prepared image."""
+
+    def __post_init__(self) -> None:
+        own = self.settings != SupervoxelSettings() or self.mask != "auto"
+        if self.run is not None and (own or self.sweep or self.target_oracle is not None):
+            raise UsageError(
+                f"--run takes the supervoxels' settings from {self.run}; leave the options that "
+                "choose others out"
+            )
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,8 @@ def make_supervoxels(
     cases, class_names = _find(request.inputs, request.labels)
     targets = _outputs(request, cases)
     settings, search, sweep, plot = request.settings, [], [], ""
+    division = None if request.run is None else read_division(request.run)
+    settings = settings if division is None else division.supervoxels
     if request.target_oracle is not None or request.sweep:
         labelled = [case for case in cases if case.label is not None]
         if not labelled:
@@ -184,7 +197,8 @@ def make_supervoxels(
     maps = []
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         notify(f"{case.case_id} ({number}/{len(cases)})")
-        maps.append(_divide(case, target, settings, request.mask, is_alone=len(cases) == 1))
+        how = division or settings
+        maps.append(_divide(case, target, request, how, is_alone=len(cases) == 1))
     report = SupervoxelReport(settings, tuple(maps), class_names, tuple(search), tuple(sweep), plot)
     if any(case.dice for case in maps):
         write_text(_folder(request.output) / "oracle.csv", _csv(report))
@@ -259,22 +273,29 @@ def _load(case: Case, mask_mode: MaskMode) -> _Subject:
 
 
 def _divide(
-    case: Case, target: Path, settings: SupervoxelSettings, mask: MaskMode, *, is_alone: bool
-) -> CaseMap:
+    case: Case, target: Path, request: SupervoxelRequest, how: SupervoxelSettings | RunDivision,
+    *, is_alone: bool,
+) -> CaseMap:  # fmt: skip
     """Make, score and write one map; an error is a result, unless there is no other case."""
     start = time.perf_counter()
     try:
-        subject = _load(case, mask)
-        regions = subject.divide(settings)
-        whole = np.zeros(subject.source.shape, np.int32)
-        whole[subject.box] = regions + 1
-        write_mask(target, whole, subject.source)
+        if isinstance(how, RunDivision):
+            source, label = read_case(case)
+            whole = how.divide(case) + 1
+            dice = {} if label is None else oracle_dice(whole - 1, label.array)
+        else:
+            subject = _load(case, request.mask)
+            source, regions = subject.source, subject.divide(how)
+            whole = np.zeros(source.shape, np.int32)
+            whole[subject.box] = regions + 1
+            dice = subject.oracle(regions)
+        write_mask(target, whole, source)
     except VoxsegError as error:
         if is_alone:
             raise
         return CaseMap(case.case_id, "", 0, {}, time.perf_counter() - start, str(error))
-    count, dice = int(regions.max()) + 1, subject.oracle(regions)
-    return CaseMap(case.case_id, str(target), count, dice, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return CaseMap(case.case_id, str(target), int(whole.max()), dice, seconds)
 
 
 def _measure(subjects: Sequence[_Subject], settings: SupervoxelSettings) -> Point:

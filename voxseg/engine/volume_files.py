@@ -12,7 +12,7 @@ VOLUMES = "volumes.csv"
 
 
 def write_volumes(path: Path, outcomes: Sequence[CaseOutcome], table: LabelTable) -> None:
-    """Write all figures of all cases; nothing where there is none.
+    """Write all figures of all cases; where there is none, an older table is removed.
 
     Columns: ``case``; ``kind`` and ``name`` of the figure, ``side`` of a class; ``labels``, the
     values of its classes with a blank between them; ``value`` in ``unit``; ``soft_ml`` where tissue
@@ -26,6 +26,8 @@ def write_volumes(path: Path, outcomes: Sequence[CaseOutcome], table: LabelTable
     rows = [row for one in outcomes for row in _rows(one, table)]
     if rows:
         write_text(path, csv_text(rows))
+    else:
+        path.unlink(missing_ok=True)  # its cases are no longer those of predict.json
 
 
 def _rows(outcome: CaseOutcome, table: LabelTable) -> Iterator[dict[str, object]]:

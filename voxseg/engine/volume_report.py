@@ -33,7 +33,8 @@ def volume_table(
     outcomes: Sequence[Outcome], anchors: Mapping[str, str], odd: Mapping[str, str]
 ) -> ReportTable:
     """Volumes of every case, with their intervals, odd ones first."""
-    names = list(dict.fromkeys(v.name for one in outcomes for v in one.volumes))[:_MOST_COLUMNS]
+    every = list(dict.fromkeys(v.name for one in outcomes for v in one.volumes))
+    names = every[:_MOST_COLUMNS]
     rows = []
     for one in _ordered(outcomes, odd):
         by_name = {volume.name: volume for volume in one.volumes}
@@ -45,42 +46,42 @@ def volume_table(
         rows.append(cells)
     columns = ("case", *(f"{name}\nml" for name in names), "", "seconds", "how it was run")
     known = [(v.name, v.uncertainty) for one in outcomes for v in one.volumes]
-    return ReportTable("", columns, rows, _note(known, _ODD))
+    return ReportTable("", columns, rows, _note(known, _ODD, len(every)))
 
 
 def measure_table(
     outcomes: Sequence[Outcome], anchors: Mapping[str, str], odd: Mapping[str, str]
 ) -> ReportTable | None:
     """Sums, sides and shares of every case; None where the label table makes none."""
-    heads = dict.fromkeys((m.name, m.unit) for one in outcomes for m in one.measures)
-    if not heads:
+    figures = [m for one in outcomes for m in one.measures]
+    every = list(dict.fromkeys((m.name, m.unit) for m in figures))
+    if not every:
         return None
+    heads = every[:_MOST_COLUMNS]
     rows = []
     for one in _ordered(outcomes, odd):
         found = {(m.name, m.unit): m for m in one.measures}
         cells: list[str | ReportLink] = [ReportLink(one.case_id, anchors.get(one.case_id, ""))]
-        for head in list(heads)[:_MOST_COLUMNS]:
+        for head in heads:
             m = found.get(head)
             cells.append("-" if m is None else with_interval(m.value, m.uncertainty, m.unit))
         rows.append(cells)
-    columns = ("case", *(f"{name}\n{unit}" for name, unit in list(heads)[:_MOST_COLUMNS]))
-    known = [(m.name, m.uncertainty) for one in outcomes for m in one.measures]
-    more = (
-        "Asymmetry: left minus right over the mean of both."
-        if any(m.kind == "asymmetry" for one in outcomes for m in one.measures)
-        else ""
-    )
-    return ReportTable("Structures, sides and shares", columns, rows, _note(known, more))
+    columns = ("case", *(f"{name}\n{unit}" for name, unit in heads))
+    known = [(m.name, m.uncertainty) for m in figures]
+    has_sides = any(m.kind == "asymmetry" for m in figures)
+    more = "Asymmetry: left minus right over the mean of both." if has_sides else ""
+    note = _note(known, more, len(every))
+    return ReportTable("Structures, sides and shares", columns, rows, note)
 
 
 def case_table(one: Outcome) -> ReportTable:
     """Every figure of one case, a row for each."""
     rows = [
-        [v.name, "ml", shown(v.ml), *_interval(v.uncertainty), shown(v.soft_ml)]
+        [v.name, "ml", shown(v.ml), *_interval(v.uncertainty, v.ml), shown(v.soft_ml)]
         for v in one.volumes
     ]
     rows += [
-        [m.name, m.unit, shown(m.value, m.unit), *_interval(m.uncertainty, m.unit), "-"]
+        [m.name, m.unit, shown(m.value, m.unit), *_interval(m.uncertainty, m.value, m.unit), "-"]
         for m in one.measures
     ]
     columns = ["structure", "unit", "value", "from", "to", "interval", "soft volume\nml"]
@@ -127,11 +128,15 @@ def _ordered(outcomes: Sequence[Outcome], odd: Mapping[str, str]) -> list[Outcom
     return sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd))
 
 
-def _interval(found: Uncertainty, unit: Unit = "ml") -> tuple[str, str, str]:
-    return shown(found.low, unit), shown(found.high, unit), interval_words(found)
+def _interval(found: Uncertainty, value: float | None, unit: Unit = "ml") -> tuple[str, str, str]:
+    """Write both ends of an interval and what it is."""
+    low, high = (shown(end, unit, value) for end in (found.low, found.high))
+    return low, high, interval_words(found)
 
 
-def _note(known: Sequence[tuple[str, Uncertainty]], more: str) -> str:
-    """What explains the brackets, and the bias of the held-out cases."""
+def _note(known: Sequence[tuple[str, Uncertainty]], more: str, columns: int) -> str:
+    """What explains the brackets, the bias of the held-out cases, and what has no column."""
+    left_out = f"The first {_MOST_COLUMNS} of {columns}; volumes.csv has all."
     texts = [*interval_sentences(one for _, one in known), bias_sentence(known), more]
+    texts.append(left_out if columns > _MOST_COLUMNS else "")
     return " ".join(text for text in texts if text)

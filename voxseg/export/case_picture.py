@@ -9,12 +9,12 @@ of the body. Error colours are of Okabe and Ito's palette, told apart with any c
 import io
 import math
 from collections.abc import Mapping
-from itertools import permutations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voxseg.export.axes import cosines, nearest_axes, to_ras
 from voxseg.export.labels import Colour
 from voxseg.export.report_parts import ReportCase
 
@@ -97,7 +97,7 @@ def draw_case(case: ReportCase, colours: Mapping[int, Colour]) -> bytes:
         wspace=0.02,
         hspace=0.02,
     )
-    window = _window(volumes["image"])
+    window = display_window(volumes["image"])
     for r, row in enumerate(rows):
         for c, (name, cut, (across, up), letters) in enumerate(_PLANES):
             through = [point[cut] if i == cut else slice(None) for i in range(3)]
@@ -146,9 +146,10 @@ def caption_of(case: ReportCase) -> str:
     if case.superpixels is not None:
         rows.append("borders of the supervoxels")
     text = f"Rows: {'; '.join(rows)}."
-    cosines = _cosines(case.affine)
+    found = cosines(case.affine)
     angle = max(
-        np.degrees(np.arccos(min(1.0, cosines[i, a]))) for i, a in enumerate(_axes(case.affine))
+        np.degrees(np.arccos(min(1.0, found[i, a])))
+        for i, a in enumerate(nearest_axes(case.affine))
     )
     if angle > _OBLIQUE_DEGREES:
         text += (
@@ -255,30 +256,7 @@ def _to_ras(case: ReportCase) -> tuple[dict[str, NDArray[Any]], NDArray[np.float
     if "image" not in arrays:
         some = next(iter(arrays.values()))
         arrays = {"image": np.zeros(some.shape, np.float32), **arrays}
-    axes = _axes(case.affine)
-    affine = np.asarray(case.affine, dtype=np.float64)[:, [*axes, 3]]
-    flips = []
-    for world, axis in enumerate(axes):
-        is_flipped = affine[world, world] < 0
-        flips.append(slice(None, None, -1 if is_flipped else 1))
-        if is_flipped:
-            affine[:, 3] += (arrays["image"].shape[axis] - 1) * affine[:, world]
-            affine[:, world] *= -1
-    return {name: array.transpose(axes)[tuple(flips)] for name, array in arrays.items()}, affine
-
-
-def _axes(affine: NDArray[Any]) -> tuple[int, ...]:
-    """Array axis nearest to each of right, anterior and superior, one for each."""
-    cosines = _cosines(affine)
-    return max(
-        permutations(range(3)), key=lambda axes: sum(cosines[i, a] for i, a in enumerate(axes))
-    )
-
-
-def _cosines(affine: NDArray[Any]) -> NDArray[Any]:
-    """Absolute cosines between world axes (rows) and array axes (columns)."""
-    linear = np.asarray(affine, dtype=np.float64)[:3, :3]
-    return np.asarray(np.abs(linear) / np.linalg.norm(linear, axis=0))
+    return to_ras(arrays, case.affine)
 
 
 def _worst_place(volumes: Mapping[str, NDArray[Any]], spacing: list[float]) -> list[int] | None:
@@ -340,7 +318,7 @@ def _framed(volumes: Mapping[str, NDArray[Any]]) -> tuple[dict[str, NDArray[Any]
     return framed, [b.start - m for b, m in zip(box, margins, strict=True)]
 
 
-def _window(image: NDArray[Any]) -> tuple[float, float]:
+def display_window(image: NDArray[Any]) -> tuple[float, float]:
     """Intensities to be black and white: percentiles of what is above the image's minimum."""
     inside = image[image > image.min()]
     if not inside.size:

@@ -20,6 +20,7 @@ from voxseg.files import replacing
 _INTEGER_TYPES = (np.uint8, np.int16, np.uint16, np.int32)
 """Tried in this order; of equal size, the signed type first because more programs read it."""
 
+_LABEL_INTENT = 1002
 _GEOMETRY_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y",
     "qoffset_z", "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units", "descrip",
@@ -123,6 +124,37 @@ def write_map(path: Path, values: np.ndarray[Any, Any], like: HasGeometry) -> Pa
     if values.ndim == 4:
         values = np.moveaxis(values, 0, -1)
     return _write(path, values.astype(np.float32, copy=False), like, display_range=(0, 0))
+
+
+def nifti_bytes(
+    voxels: np.ndarray[Any, Any],
+    affine: np.ndarray[Any, Any],
+    *,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    is_label: bool = False,
+) -> bytes:
+    """Return a volume as the content of a ``.nii`` file, for what is not written to a disk.
+
+    Args:
+        voxels: (X, Y, Z) uint8, stored as they are.
+        affine: (4, 4), voxel indices to mm in RAS+.
+        slope: The value of a voxel is ``slope * voxel + intercept``.
+        intercept: See ``slope``.
+        is_label: Say in the header that these are labels.
+    """
+    header_class: Any = nib.Nifti1Header  # untyped
+    header = header_class(endianness="<")
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(voxels.shape)
+    header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    header["scl_slope"], header["scl_inter"] = slope, intercept
+    header["intent_code"] = _LABEL_INTENT if is_label else 0
+    header["magic"], header["vox_offset"] = b"n+1", header.single_vox_offset
+    gap = bytes(header.single_vox_offset - len(header.binaryblock))
+    return bytes(header.binaryblock + gap + voxels.astype(np.uint8).tobytes(order="F"))
 
 
 def _smallest_type(low: int, high: int) -> type[np.integer[Any]]:

@@ -1,7 +1,8 @@
 """One HTML page about a run: warnings, facts, scores, plots, and three-plane pictures of cases.
 
 The page stands alone: styles and pictures are inside, nothing is loaded (a content security policy
-in it forbids that), and it needs no script. It prints: what belongs together stays on one sheet.
+in it forbids that), and it needs no script, but for the viewers that cases may have. It prints:
+what belongs together stays on one sheet.
 """
 
 import base64
@@ -29,6 +30,8 @@ from voxseg.export.report_parts import (
     ReportSection,
     ReportTable,
 )
+from voxseg.export.viewer import MOST_MB, ViewerParts, case_blocks, viewer_parts
+from voxseg.export.viewer_scene import MB, pack
 from voxseg.files import write_text
 
 __all__ = [
@@ -70,6 +73,8 @@ class Report:
     """After the pictures."""
     folded: Mapping[str, str] = field(default_factory=dict)
     """Title -> text that is folded away, and left out of print."""
+    num_viewers: int = 0
+    """How many cases have a viewer, which share the room that the page has for them."""
 
 
 def write_report(path: Path, report: Report) -> Path:
@@ -86,6 +91,8 @@ def write_report(path: Path, report: Report) -> Path:
     environment.filters["base64"] = lambda png: base64.b64encode(png).decode("ascii")
     environment.tests["link"] = lambda cell: isinstance(cell, ReportLink)
     colours = report.colours or class_colours(report.class_names)
+    parts = viewer_parts() if report.num_viewers else None
+    room = MOST_MB * MB - parts.num_bytes if parts else 0.0
     errors = (
         PHOTO_ERRORS
         if report.is_images
@@ -93,7 +100,9 @@ def write_report(path: Path, report: Report) -> Path:
     )
     errors = dict(report.error_colours) or errors
     # Unlike a loop's variable, map keeps no case while the next one is made.
-    cases = list(map(partial(_drawn, colours=colours), report.cases))
+    cases = list(
+        map(partial(_drawn, colours=colours, room=room / max(1, report.num_viewers)), report.cases)
+    )
     rows = {row for case in cases for row in case["rows"]}
     page = environment.from_string(template).render(
         report=report,
@@ -104,21 +113,35 @@ def write_report(path: Path, report: Report) -> Path:
         has_errors="errors" in rows,
         gradient=_gradient() if "uncertainty" in rows else "",
         is_drawn=any(case["png"] for case in cases),
+        policy=_policy(parts),
+        parts=parts,
         version=__version__,
     )
     write_text(path, page)
     return path
 
 
-def _drawn(case: ReportCase, colours: Mapping[int, Colour]) -> dict[str, Any]:
+def _policy(parts: ViewerParts | None) -> str:
+    """Content security policy: no scripts, or those of the viewer and no other."""
+    scripts = f"script-src {parts.script_policy}; " if parts else ""
+    return (
+        f"default-src 'none'; img-src data:; {scripts}style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _drawn(case: ReportCase, colours: Mapping[int, Colour], room: float) -> dict[str, Any]:
     """What the page needs of a case; its arrays are let go."""
     if case.picture:
         rows = {"errors"} if case.errors else set()
         return {**_words(case), "caption": case.caption, "png": case.picture, "rows": rows}
     arrays = case.arrays
     has_errors = case.errors and {"prediction", "truth"} <= set(arrays)
+    viewer = pack(case.viewer, room) if case.viewer else None
     return {
         **_words(case),
+        "viewer": case_blocks(viewer, case.anchor) if viewer else "",
+        "viewer_notes": viewer.notes if viewer else (),
         "caption": caption_of(case),
         "png": draw_case(case, colours) if arrays else b"",
         "rows": {*arrays, *(("errors",) if has_errors else ())},

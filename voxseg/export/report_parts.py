@@ -6,10 +6,13 @@ voxels. Nothing here knows where the numbers come from.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from voxseg.export.viewer_scene import ViewerScene
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class ReportCase:
     figures: Sequence[ReportFigure] = ()
     anchor: str = ""
     """Name for links to it."""
+    viewer: "ViewerScene | None" = None
+    """What a reader can open in a viewer; needs an anchor."""
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:

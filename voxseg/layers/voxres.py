@@ -238,11 +238,13 @@ def fill_grid(image: Tensor, stride: tuple[int, ...]) -> Tensor:
     """
     size = image.shape[2:]
     missing = [-length % step for length, step in zip(size, stride, strict=True)]
-    if any(missing):
+    # An exported network must not depend on whether its example's size happened to need filling.
+    is_exporting = torch.compiler.is_exporting()
+    if is_exporting or any(missing):
         # functional.pad wants the last axis first.
         pads = [pad for length in reversed(missing) for pad in (0, length)]
         image = functional.pad(image, pads, mode="replicate")
-    if tuple(image.shape[2:]) == stride:
+    if not is_exporting and tuple(image.shape[2:]) == stride:
         image = functional.pad(image, (0, stride[-1]))
     return image
 

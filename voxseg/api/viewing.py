@@ -1,0 +1,41 @@
+"""A function that shows volumes: ``view``."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from voxseg.api.shared import silent
+from voxseg.engine import view as _view
+from voxseg.engine.options import Place, as_path, as_paths
+from voxseg.export.viewer import WrittenViewer
+
+
+def view(
+    image: Place,
+    masks: Place | Sequence[Place] | None = None,
+    output: Place | None = None,
+    *,
+    labels: Place | None = None,
+    supervoxels: Place | None = None,
+    uncertainty: Place | None = None,
+    window: tuple[float, float] | None = None,
+    resample: bool = False,
+    full: bool = False,
+    max_mb: float = 20.0,
+    overwrite: bool = False,
+    say: Callable[[str], None] = silent,
+) -> WrittenViewer:
+    """Write one HTML page that shows a volume with masks over it; see ``voxseg view --help``."""
+    request = _view.ViewRequest(
+        image=Path(image),
+        masks=() if masks is None else as_paths(masks),
+        output=as_path(output),
+        labels=None if labels is None else str(labels),
+        supervoxels=as_path(supervoxels),
+        uncertainty=as_path(uncertainty),
+        window=window,
+        resample=resample,
+        full=full,
+        max_mb=max_mb,
+        overwrite=overwrite,
+    )
+    return _view.view(request, say)
