@@ -193,6 +193,27 @@ def test_a_sheared_image_opens_too(slicer, tmp_path, rng):
     np.testing.assert_allclose(segment["centroid"], place, atol=1e-3)
 
 
+def test_predictions_of_every_orientation(slicer, phantom, tmp_path):
+    """From NIfTI through a network that makes no mistake into Slicer, in the same millimetres."""
+    images, out = phantom.write_images(tmp_path / "images"), tmp_path / "out"
+    run = phantom.write_network(tmp_path / "run")
+    outcomes = voxseg.predict(run, tmp_path / "images", out, mrb=True, device="cpu")
+    assert {outcome.error for outcome in outcomes} == {""}
+    scenes = {outcome.case_id: Path(outcome.also[1]) for outcome in outcomes}
+    assert set(scenes) == set(images)
+    for name, found in zip(scenes, slicer(*scenes.values()), strict=True):
+        path, truth = images[name]
+        image = nib.load(path)
+        (segmentation,), (volume,) = found["segmentations"], found["volumes"]
+        check_place(volume["matrix"], image.affine, image.shape)
+        told = {one["value"]: one for one in segmentation["segments"]}
+        assert set(told) == set(truth)
+        voxel = abs(np.linalg.det(image.affine))
+        for value, place in truth.items():
+            np.testing.assert_allclose(told[value]["centroid"], place.centroid, atol=1e-3)
+            assert told[value]["voxels"] * voxel == pytest.approx(place.mm3, rel=1e-5)
+
+
 def test_supervoxels_are_a_label_map(slicer, tmp_path, rng):
     shape = (20, 18, 16)
     affine = np.diag([-1.0, 1, 2, 1])

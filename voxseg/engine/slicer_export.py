@@ -6,7 +6,7 @@ frames are 0 and 1, one for each label of the table in its order.
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ class SlicerRequest:
     mask: Path
     """A label map, or a folder of them as ``predict`` writes it."""
     image: Path
-    """The volume, or the folder of volumes, paired by name."""
+    """The volume, a folder of volumes, paired by name, or a DICOM series."""
     output: Path
     """A folder; for one mask also a name that ends in ``.seg.nrrd`` or ``.mrb``."""
     label_table: str | Path | None = None
@@ -104,6 +104,8 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
         DataError: There is no mask, an image is missing, or the only mask cannot be written; one of
             several that cannot is in its outcome.
     """
+    if request.supervoxels and request.label_table is not None:
+        raise UsageError("--label-table names classes, and supervoxels have none; leave one out")
     root, items = _find(request)
     folder = None if request.output == (items[0].segments or items[0].scene) else request.output
     _refuse_existing(items, overwrite=request.overwrite)
@@ -151,6 +153,9 @@ def _pairs(request: SlicerRequest) -> tuple[Path, list[tuple[Path, Case]]]:
     """Find the image of every mask by its name: that of the case, or of the case's label."""
     found = find_cases(request.image, need_labels=False)
     cases = [*found.cases, *found.unlabelled]
+    if request.mask.is_file() and len(cases) == 1:  # as a DICOM series, which has another name
+        case = replace(cases[0], case_id=case_name(request.mask))
+        return request.mask.parent, [(request.mask, case)]
     by_name = {case_name(case.label): case for case in cases if case.label is not None}
     by_name |= {case.case_id: case for case in cases}
     images = {path.resolve() for case in cases for path in case.images}
