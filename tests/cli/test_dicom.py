@@ -122,6 +122,28 @@ def test_nothing_written_tells_who_the_patient_is(voxseg, run, patient, tmp_path
 
 
 @pytest.mark.slow
+def test_names_of_nifti_files_are_hashed_too(voxseg, run, tmp_path, dicom):
+    image, _ = head(4)
+    for number, name in enumerate(("Doe_Jane", "Roe_Max")):
+        place = tmp_path / "in" / f"{name}.nii.gz"
+        place.parent.mkdir(exist_ok=True)
+        nib.save(nib.Nifti1Image(image + number, dicom.axial(spacing=SPACING)), place)
+    place.write_bytes(place.read_bytes()[:900])  # which is told, too
+    out = tmp_path / "out"
+    outcome = voxseg(
+        "predict", run, tmp_path / "in", "-o", out, "--hash-names", "--report", out / "page.html",
+        "--slicer", "-d", "cpu",
+    )  # fmt: skip
+    assert outcome.code == 4, outcome.err
+    assert len(list(out.glob("*.nii.gz"))) == 1
+    told = {**contents(out), "stdout": outcome.out.encode(), "stderr": outcome.err.encode()}
+    for name in ("Doe_Jane", "Roe_Max"):
+        for path, content in told.items():
+            assert name.encode() not in content, (name, path)
+            assert name not in str(path)
+
+
+@pytest.mark.slow
 def test_without_hashes_only_the_folder_is_named(voxseg, run, patient, tmp_path, dicom, validate):
     out = tmp_path / "out"
     assert voxseg("predict", run, patient, "-o", out, "-d", "cpu").code == 0
