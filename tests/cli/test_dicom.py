@@ -1,5 +1,6 @@
 """DICOM in and out through the program: series, predictions, Segmentations, and refusals."""
 
+import gzip
 import json
 import re
 import zipfile
@@ -90,8 +91,14 @@ def test_masks_of_dicom_lie_where_those_of_nifti_do(voxseg, run, patient, tmp_pa
     assert told["cases"][0]["also"] == [str(tmp_path / "out" / "Doe_Jane.seg.dcm")]
 
 
+def unpacked(content):
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
 def contents(folder):
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path: unpacked(path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.mark.slow
@@ -127,16 +134,25 @@ def test_names_of_nifti_files_are_hashed_too(voxseg, run, tmp_path, dicom):
     for number, name in enumerate(("Doe_Jane", "Roe_Max")):
         place = tmp_path / "in" / f"{name}.nii.gz"
         place.parent.mkdir(exist_ok=True)
-        nib.save(nib.Nifti1Image(image + number, dicom.axial(spacing=SPACING)), place)
+        made = nib.Nifti1Image(image + number, dicom.axial(spacing=SPACING))
+        made.header["descrip"] = b"Doe_Jane of old"
+        made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of Doe_Jane"))
+        nib.save(made, place)
     place.write_bytes(place.read_bytes()[:900])  # which is told, too
     out = tmp_path / "out"
     outcome = voxseg(
         "predict", run, tmp_path / "in", "-o", out, "--hash-names", "--report", out / "page.html",
-        "--slicer", "-d", "cpu",
+        "--mrb", "-d", "cpu",
     )  # fmt: skip
     assert outcome.code == 4, outcome.err
-    assert len(list(out.glob("*.nii.gz"))) == 1
+    (mask,) = (nib.load(path) for path in out.glob("*.nii.gz"))
+    assert not mask.header.extensions
+    assert mask.header["descrip"].item() == b""
+    np.testing.assert_array_equal(mask.affine, made.affine.astype(np.float32))
     told = {**contents(out), "stdout": outcome.out.encode(), "stderr": outcome.err.encode()}
+    (scene,) = out.glob("*.mrb")
+    with zipfile.ZipFile(scene) as parts:
+        told |= {name: unpacked(parts.read(name)) for name in parts.namelist()}
     for name in ("Doe_Jane", "Roe_Max"):
         for path, content in told.items():
             assert name.encode() not in content, (name, path)
