@@ -308,6 +308,27 @@ def test_a_mask_from_elsewhere_is_laid_onto_the_series(voxseg, patient, mask, tm
     np.testing.assert_allclose(mm, there, atol=0.01)
 
 
+def test_dicom_is_shown_and_goes_into_scenes(voxseg, patient, tmp_path, dicom):
+    _, label = head(9)
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(label, dicom.oblique(spacing=SPACING)), path)
+    page = tmp_path / "page.html"
+    shown = voxseg("view", patient, path, "-o", page)
+    assert shown.code == 0, shown.err
+    scene = voxseg("export", "slicer", path, "--image", patient, "-o", tmp_path / "s", "--mrb")
+    assert scene.code == 0, scene.err
+    with zipfile.ZipFile(tmp_path / "s" / "mask.mrb") as parts:
+        names = parts.namelist()
+        told = b"".join(parts.read(name) for name in names)
+    assert [name for name in names if name.endswith("mask.nrrd")]
+    for secret in dicom.SECRETS:
+        assert secret.encode() not in page.read_bytes() + told
+    moved = nib.Nifti1Image(label, dicom.axial(spacing=SPACING))
+    nib.save(moved, path)
+    refused = voxseg("export", "slicer", path, "--image", patient, "-o", tmp_path / "s2")
+    assert (refused.code, "--resample" in refused.err) == (3, True)
+
+
 def test_exports_that_cannot_be_made(voxseg, patient, mask, tmp_path, dicom):
     image = nib.load(mask)
     voxels = np.asarray(image.dataobj)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from voxseg.data.cases import Case
+from voxseg.data.dicom_cases import series_of
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
@@ -131,8 +132,9 @@ def _find(request: SlicerRequest) -> tuple[Path, list[_Item]]:
         if not place.exists():
             raise DataError(f"there is no file or folder {place}; check the name")
     is_one = request.mask.is_file()
-    if is_one and request.image.is_file():
-        case = Case(case_name(request.mask), (request.image,), None)
+    series = series_of(request.image) if is_one else ()
+    if is_one and (series or request.image.is_file()):
+        case = Case(case_name(request.mask), series or (request.image,), None)
         root, pairs = request.mask.parent, [(request.mask, case)]
     elif request.image.is_file():
         raise UsageError(
