@@ -15,9 +15,7 @@ def export_slicer(
     mask: Annotated[Path, typer.Argument(help="A mask, or a folder of them as predict writes it.")],
     image: Annotated[
         Path,
-        typer.Option(
-            "--image", "-i", help="Its volume, its DICOM series, or the folder of volumes."
-        ),
+        typer.Option("--image", "-i", help="Its volume or DICOM, or a folder of volumes."),
     ],
     output: Annotated[
         Path,

@@ -6,12 +6,13 @@ frames are 0 and 1, one for each label of the table in its order.
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from voxseg.data.cases import Case
+from voxseg.data.dicom_cases import series_of
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
@@ -133,8 +134,9 @@ def _find(request: SlicerRequest) -> tuple[Path, list[_Item]]:
         if not place.exists():
             raise DataError(f"there is no file or folder {place}; check the name")
     is_one = request.mask.is_file()
-    if is_one and request.image.is_file():
-        case = Case(case_name(request.mask), (request.image,), None)
+    series = series_of(request.image) if is_one else ()
+    if is_one and (series or request.image.is_file()):
+        case = Case(case_name(request.mask), series or (request.image,), None)
         root, pairs = request.mask.parent, [(request.mask, case)]
     elif request.image.is_file():
         raise UsageError(
@@ -153,9 +155,6 @@ def _pairs(request: SlicerRequest) -> tuple[Path, list[tuple[Path, Case]]]:
     """Find the image of every mask by its name: that of the case, or of the case's label."""
     found = find_cases(request.image, need_labels=False)
     cases = [*found.cases, *found.unlabelled]
-    if request.mask.is_file() and len(cases) == 1:  # as a DICOM series, which has another name
-        case = replace(cases[0], case_id=case_name(request.mask))
-        return request.mask.parent, [(request.mask, case)]
     by_name = {case_name(case.label): case for case in cases if case.label is not None}
     by_name |= {case.case_id: case for case in cases}
     images = {path.resolve() for case in cases for path in case.images}
