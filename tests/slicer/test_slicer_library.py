@@ -48,7 +48,7 @@ TABLE = LabelTable(
 def slicer():
     """Load files with Slicer's library; the answer of ``slicer_reader.py`` for each."""
     python = os.environ.get("VOXSEG_SLICER_PYTHON", sys.executable)
-    if python == sys.executable and importlib.util.find_spec("slicer") is None:
+    if python == sys.executable and importlib.util.find_spec("slicer_core") is None:
         pytest.skip(
             "no slicer-core here, and VOXSEG_SLICER_PYTHON names no Python that has it: "
             "pip install 'voxseg[slicer-test]'"
