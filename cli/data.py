@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from voxseg.documents import document
-from voxseg.schemas import CONVERT
+from voxseg.schemas import CONVERT, SERIES
 
 from . import console as terminal
 from . import options
@@ -90,6 +90,33 @@ def convert(
         "have none of the classes",
         markup=False,
     )
+
+
+@app.command()
+def series(
+    folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, or one file.")],
+    as_json: options.Json = False,
+) -> None:
+    """List the DICOM series of FOLDER: what each is, and whether it can be predicted.
+
+    Nothing of the patient is read or shown. 'voxseg predict --series' takes a number, a UID or a
+    part of a description.
+    """
+    from voxseg.api import series as run
+    from voxseg.data.dicom_series import series_document
+
+    content = series_document(run(folder))
+    if as_json:
+        terminal.print_json(document(SERIES, content))
+        return
+    columns = ("series", "description", "modality", "what", "slices", "size", "study", "UID")
+    keys = ("number", "description", "modality", "kind", "slices", "size", "study", "uid")
+    rows = [[row[key] for key in keys] for row in content["series"]]
+    made = terminal.table("DICOM series", columns, rows)
+    terminal.whole_width(made).print(made)
+    for row in content["series"]:
+        if row["problem"]:
+            terminal.out.print(f"{row['uid']}: {row['problem']}", markup=False)
 
 
 @contextmanager

@@ -91,6 +91,13 @@ Report = Annotated[
         metavar="PAGE",
     ),
 ]
+Anonymise = Annotated[
+    bool,
+    typer.Option(
+        "--anonymise",
+        help="DICOM without what tells who the patient is: names, dates, places; UIDs are hashed.",
+    ),
+]
 LabelTable = Annotated[
     str | None,
     typer.Option(

@@ -20,7 +20,7 @@ def predict(
         Path, typer.Argument(help="Run folder, checkpoint, or a cross-validation (folds averaged).")
     ],
     inputs: Annotated[
-        list[Path], typer.Argument(help="Volumes or photographs, or folders of them.")
+        list[Path], typer.Argument(help="Volumes, DICOM or photographs, or folders of them.")
     ],
     output: options.Output,
     save_probabilities: Annotated[
@@ -66,6 +66,27 @@ def predict(
         bool, typer.Option("--no-postprocess", help="Masks as the networks give them.")
     ] = False,
     label_table: options.LabelTable = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            "--series",
+            help="Which series of a DICOM folder: a UID, a number or a part of the description; "
+            "'voxseg data series' lists them.",
+        ),
+    ] = None,
+    hash_names: Annotated[
+        bool,
+        typer.Option(
+            "--hash-names",
+            help="Name cases by a short hash instead of their folder or file, in names of files, "
+            "manifests and reports. A DICOM Segmentation needs --anonymise besides.",
+        ),
+    ] = False,
+    dicom_seg: Annotated[
+        bool,
+        typer.Option("--dicom-seg", help="Also CASE.seg.dcm, for DICOM series."),
+    ] = False,
+    anonymise: options.Anonymise = False,
     slicer: Annotated[
         bool,
         typer.Option("--slicer", help="Also CASE.seg.nrrd: names, colours, codes in 3D Slicer."),
@@ -132,6 +153,10 @@ def predict(
         postprocess=postprocess,
         no_postprocess=no_postprocess,
         label_table=label_table,
+        series=series,
+        hash_names=hash_names,
+        dicom_seg=dicom_seg,
+        anonymise=anonymise,
         slicer=slicer,
         mrb=mrb,
         num_parts=num_parts,

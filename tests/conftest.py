@@ -114,6 +114,16 @@ def photographs():
 
 
 @pytest.fixture(scope="session")
+def dicom():
+    """DICOM series to read: how to write them, and a phantom that is in them."""
+    # Only here: DICOM is an extra.
+    pytest.importorskip("pydicom", reason="DICOM is an extra, and pydicom is missing")
+    from . import dicom_series as made
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def head():
     """A head with letters that no flip leaves alike, on grids of every orientation."""
     # Only here: the tests of the kernels run where nibabel is missing.

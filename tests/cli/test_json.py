@@ -13,11 +13,12 @@ TINY = (
     "--set", "train.patch_voxels=[16,16,16]", "--set", "train.steps_per_epoch=1",
     "--set", "supervoxels.size_mm=3", "--epochs", "1", "--device", "cpu",
 )  # fmt: skip
-# Their documents are tested in tests/bench, test_demo.py, test_data.py, test_tasks.py and
-# engine/test_pooled.py, those of exported networks in engine/test_export_models.py.
+# Their documents are tested in tests/bench, test_demo.py, test_data.py, test_dicom.py,
+# test_tasks.py and engine/test_pooled.py, those of exported networks in
+# engine/test_export_models.py.
 ELSEWHERE = {
     "bench", "confusion", "convert", "demo", "demo-settings", "exported", "gpu", "network",
-    "task-metrics",
+    "series", "task-metrics",
 }  # fmt: skip
 
 

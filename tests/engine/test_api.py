@@ -26,7 +26,7 @@ TINY = {
 
 
 # Commands that lie below another one.
-MODULES = {"convert": "data"}
+MODULES = {"convert": "data", "series": "data"}
 
 
 def parameters(function):

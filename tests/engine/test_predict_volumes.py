@@ -101,6 +101,7 @@ def test_every_figure_has_a_row(head, table, tmp_path):
     images, run, ml = head
     outcomes = predict(request(run, images, tmp_path / "out", label_table=table))
     rows = rows_of(tmp_path / "out/volumes.csv")
+    inside = ml[1] + ml[9]
     expected = {
         "head": (ml[1], "ml", "class", "", "1"),
         "left letter": (ml[2], "ml", "class", "left", "2"),
@@ -109,11 +110,11 @@ def test_every_figure_has_a_row(head, table, tmp_path):
         "letter": (ml[2] + ml[5], "ml", "structure", "", "2 5"),
         "letter, left minus right": (ml[2] - ml[5], "ml", "difference", "", "2"),
         "letter, asymmetry": (200 * (ml[2] - ml[5]) / (ml[2] + ml[5]), "%", "asymmetry", "", "2"),
-        "intracranial volume, estimated from labelled tissue": (
-            ml[1] + ml[9], "ml", "intracranial", "", "1 9",
+        "intracranial estimate (labelled tissue)": (
+            inside, "ml", "intracranial", "", "1 9",
         ),
-        "head, of that": (100 * ml[1] / (ml[1] + ml[9]), "%", "fraction", "", "1"),
-        "third letter, of that": (100 * ml[9] / (ml[1] + ml[9]), "%", "fraction", "", "9"),
+        "head, share of intracranial": (100 * ml[1] / inside, "%", "fraction", "", "1"),
+        "third letter, share of intracranial": (100 * ml[9] / inside, "%", "fraction", "", "9"),
     }  # fmt: skip
     assert list(rows) == [(case, name) for case in ("PIL", "RAS") for name in expected]
     for (_, name), row in rows.items():
@@ -272,5 +273,5 @@ def test_an_empty_mask_has_figures_of_nothing(head, table, tmp_path):
     rows = rows_of(tmp_path / "out/volumes.csv")
     values = {name: row["value"] for (_, name), row in rows.items()}
     assert values["letter"] == "0.0"
-    assert values["letter, asymmetry"] == values["head, of that"] == ""
+    assert values["letter, asymmetry"] == values["head, share of intracranial"] == ""
     assert float(rows["blank", "head"]["soft_ml"]) == pytest.approx(0)

@@ -9,6 +9,7 @@ import pytest
 from voxseg.engine import report_tables
 from voxseg.engine.case_report import MOST_PREDICTED, write_page
 from voxseg.engine.evaluate import evaluate, write_evaluation
+from voxseg.engine.inputs import Inputs
 from voxseg.engine.report_commands import evaluation_source, prediction_source
 from voxseg.engine.report_sources import EVALUATE_MANIFEST, PREDICT_MANIFEST, read_source
 from voxseg.errors import DataError, UsageError
@@ -151,9 +152,11 @@ def test_predict_keeps_a_manifest_in_a_folder_only(finished_run, tmp_path, monke
     checkpoint.write_bytes(b"weights")
     write_text(tmp_path / "run/manifest.json", '{"git_commit": "abc", "data": {}}')
     rest = {
-        "checkpoint": tmp_path / "run", "inputs": (tmp_path / "data",), "device": "cpu",
+        "checkpoint": tmp_path / "run",
+        "inputs": Inputs(places=(tmp_path / "data",)),
+        "device": "cpu",
         "options": {"tta": True},
-    }  # fmt: skip
+    }
     source = prediction_source([], output=out, **rest)
     stored = json.loads((out / PREDICT_MANIFEST).read_text())
     assert stored == source.manifest

@@ -54,9 +54,9 @@ def test_what_ships_for_the_hippocampus_and_for_tissues():
     assert hippocampus == {"hippocampus": ("structure", 2.75, "ml")}
     assert figures(read_label_table("ibsr-tissues"), {1: 50.0, 2: 600.0, 3: 350.0}) == {
         INTRACRANIAL: ("intracranial", 1000.0, "ml"),
-        "cerebrospinal fluid, of that": ("fraction", 5.0, "%"),
-        "grey matter, of that": ("fraction", 60.0, "%"),
-        "white matter, of that": ("fraction", 35.0, "%"),
+        "cerebrospinal fluid, share of intracranial": ("fraction", 5.0, "%"),
+        "grey matter, share of intracranial": ("fraction", 60.0, "%"),
+        "white matter, share of intracranial": ("fraction", 35.0, "%"),
     }
 
 

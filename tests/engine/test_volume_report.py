@@ -11,10 +11,16 @@ from voxseg.engine.volume_report import (
     case_table,
     error_table,
     measure_table,
+    outside_warnings,
     paragraphs,
     volume_table,
 )
-from voxseg.engine.volume_words import interval_sentences, shown, uncertainty_from_json
+from voxseg.engine.volume_words import (
+    interval_sentences,
+    shown,
+    uncertainty_from_json,
+    with_interval,
+)
 from voxseg.export.report_parts import ReportLink
 
 CONFORMAL = Uncertainty("conformal", 1.5, 2.25, 9 / 11, 10, 0, -6.04)
@@ -80,6 +86,15 @@ def test_one_case_has_all_its_figures_below_each_other():
     assert tuple(found.rows[0]) == ("grey", "ml", "600.0", "-", "-", "-", "598.8")
 
 
+def test_volumes_outside_their_interval_are_a_warning():
+    inside, below = outcome("a", 2.0, known=CONFORMAL), outcome("b", 1.4, known=CONFORMAL)
+    ranges = outcome("c", 1.4, known=MEMBERS)  # says nothing of the truth
+    (text,) = outside_warnings([inside, below, ranges])
+    assert text.startswith("class 1 has a volume outside its own interval in 1 case (b), for")
+    assert text.endswith("not corrected for: class 1 -6.0 %.")
+    assert outside_warnings([inside, ranges]) == []
+
+
 def test_what_has_no_column_is_said():
     one = outcome("a", *map(float, range(1, 14)))
     table = volume_table([one], {}, {})
@@ -120,6 +135,8 @@ def test_digits():
     texts = [shown(value) for value in (None, 0.0, 1.234, -9.994, 12.34, 1234.56)]
     assert texts == ["-", "0.00", "1.23", "-9.99", "12.3", "1234.6"]
     assert shown(3.456, "%") == "3.5"
+    assert with_interval(9.5, Uncertainty("members", 1.0, 20.0)) == "9.50 [1.00, 20.00]"
+    assert with_interval(95, Uncertainty("members", 1.0, 200.0)) == "95.0 [1.0, 200.0]"
 
 
 def test_a_range_of_earlier_versions_has_no_number_of_members():

@@ -9,8 +9,8 @@ typed what the command prints. Two things differ: ``settings`` may be nested tab
 The command line is made of these functions, and a test compares the parameters of both.
 """
 
-from voxseg.api.datasets import check, split, supervoxels
-from voxseg.api.exports import export_slicer, labels
+from voxseg.api.datasets import check, series, split, supervoxels
+from voxseg.api.exports import export_dicom, export_slicer, labels
 from voxseg.api.network_exports import export_bundle, export_onnx, export_torch
 from voxseg.api.results import compare, evaluate, predict, report
 from voxseg.api.training import crossval, reproduce, train
@@ -24,6 +24,7 @@ __all__ = [
     "crossval",
     "evaluate",
     "export_bundle",
+    "export_dicom",
     "export_onnx",
     "export_slicer",
     "export_torch",
@@ -31,6 +32,7 @@ __all__ = [
     "predict",
     "report",
     "reproduce",
+    "series",
     "split",
     "supervoxels",
     "train",

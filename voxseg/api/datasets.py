@@ -1,10 +1,11 @@
-"""Functions about data sets: ``check``, ``split``, ``supervoxels``."""
+"""Functions about data sets: ``check``, ``series``, ``split``, ``supervoxels``."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from voxseg.api.shared import silent
 from voxseg.data.check import CheckReport, check_dataset, find_pairs
+from voxseg.data.dicom_series import Series, list_series
 from voxseg.data.prepare import MaskMode
 from voxseg.data.splits import Fold
 from voxseg.data.superpixels import Method, SupervoxelSettings
@@ -23,6 +24,11 @@ def check(
     """
     dataset, known = find_pairs(Path(data), as_path(labels))
     return check_dataset(dataset, notify, known)
+
+
+def series(folder: Place) -> tuple[Series, ...]:
+    """List the series of a DICOM folder; see ``voxseg data series --help``."""
+    return list_series(Path(folder))
 
 
 def split(

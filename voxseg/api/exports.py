@@ -1,13 +1,36 @@
-"""Functions that write for other programs: ``export_slicer``, and ``labels``."""
+"""Functions that write for other programs: ``export_dicom``, ``export_slicer``, ``labels``."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from voxseg.api.shared import silent
+from voxseg.engine import dicom_files as _dicom
 from voxseg.engine import label_commands as _labels
 from voxseg.engine import slicer_export as _slicer
 from voxseg.engine.options import Place, as_path
 from voxseg.export.labels import LabelTable
+
+
+def export_dicom(
+    mask: Place,
+    output: Place,
+    *,
+    series: Place,
+    series_uid: str | None = None,
+    label_table: str | None = None,
+    anonymise: bool = False,
+    overwrite: bool = False,
+) -> _dicom.ExportedSeg:
+    """Write a mask as DICOM Segmentation of a series; see ``voxseg export dicom --help``."""
+    return _dicom.export_dicom(
+        Path(mask),
+        Path(output),
+        Path(series),
+        series=series_uid or "",
+        table=label_table,
+        anonymise=anonymise,
+        overwrite=overwrite,
+    )
 
 
 def export_slicer(

@@ -11,6 +11,7 @@ from voxseg.engine import report_commands as _reports
 from voxseg.engine.case_report import Page, check_page
 from voxseg.engine.compare_files import check_output as check_comparison_output
 from voxseg.engine.compare_files import write_comparison
+from voxseg.engine.dicom_files import wanted_dicom
 from voxseg.engine.evaluate import write_evaluation
 from voxseg.engine.evaluate_files import check_output as check_scores_output
 from voxseg.engine.operations import wanted_postprocessing
@@ -34,6 +35,10 @@ def predict(
     postprocess: Place | None = None,
     no_postprocess: bool = False,
     label_table: str | None = None,
+    series: str | None = None,
+    hash_names: bool = False,
+    dicom_seg: bool = False,
+    anonymise: bool = False,
     slicer: bool = False,
     mrb: bool = False,
     num_parts: int = 1,
@@ -47,7 +52,8 @@ def predict(
 ) -> list[_predict.CaseOutcome]:
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
-    for_slicer = SlicerFiles(with_scene=mrb) if slicer or mrb else None
+    for_slicer = (SlicerFiles(with_scene=mrb, hides_names=hash_names),) if slicer or mrb else ()
+    extras = (*for_slicer, *wanted_dicom(dicom_seg, anonymise, say))
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),
         inputs=as_paths(inputs),
@@ -64,14 +70,16 @@ def predict(
         postprocess=wanted_postprocessing(as_path(postprocess), no_postprocess),
         part=_predict.Part(part_id, num_parts),
         label_table=label_table,
-        extras=() if for_slicer is None else (for_slicer,),
-        beside=() if for_slicer is None else for_slicer.endings,
+        series=series or "",
+        hash_names=hash_names,
+        extras=extras,
+        beside=tuple(ending for extra in extras for ending in extra.endings),
     )
     outcomes = _predict.predict(request, notify, say)
     source = _reports.prediction_source(
         outcomes,
         checkpoint=request.checkpoint,
-        inputs=request.inputs,
+        inputs=request.found_by,
         output=request.output,
         device=device,
         options={"tta": tta, "low_memory": low_memory},

@@ -20,7 +20,8 @@ class Case:
     case_id: str
     """Unique in its data set; outputs are named after it."""
     images: tuple[Path, ...]
-    """A file for each channel, in the order of the channels; of a photograph the one file."""
+    """A file for each channel, in the order of the channels; of a photograph the one file, of a
+    DICOM series all its files."""
     label: Path | None
     """Class map on the grid of the images, if there is one; of the tasks "boundaries" and "normals"
     the file of those."""

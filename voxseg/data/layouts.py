@@ -2,7 +2,7 @@
 
 Understood: one folder with pairs by name, two folders, ``imagesTr``/``labelsTr`` (Medical
 Segmentation Decathlon; nnU-Net with ``_0000`` channels), IBSR V2.0 under both of its namings, CSV
-and JSON lists, and for prediction any folder of images or a single file; photographs as
+and JSON lists, and for prediction any folder of images, a single file or DICOM; photographs as
 ``image_layouts.py`` says, with surface normals as ``normal_layouts.py`` does, with boundaries as
 ``boundary_layouts.py`` and sorted by class as ``class_folders.py``. What could be read in two ways
 is an error that says what was found.
@@ -19,6 +19,7 @@ from voxseg.data.boundary_layouts import find_boundary_maps
 from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset, TaskKind
 from voxseg.data.class_folders import find_class_folders
+from voxseg.data.dicom_cases import count_dicom, find_dicom
 from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
 from voxseg.data.image_classes import with_classes
 from voxseg.data.image_layouts import find_photographs
@@ -56,14 +57,18 @@ _IBSR_LABELS = ("seg", "segtri_ana", "segtri_fill_ana")
 _IBSR_CLASSES = {0: "background", 1: "CSF", 2: "grey matter", 3: "white matter"}
 
 
-def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = True) -> Dataset:
+def find_cases(
+    root: Path, labels: Path | None = None, *, need_labels: bool = True, series: str = ""
+) -> Dataset:
     """Find the cases of a data set.
 
     Args:
         root: Folder, CSV or JSON list, or a single image.
         labels: Folder (or file) of the labels, if apart from ``root``.
         need_labels: Whether every case must have a label, as training needs. Without, images
-            alone are cases too, and a file counts as a label only if its image is there.
+            alone are cases too, and a file counts as a label only if its image is there; so is a
+            DICOM series.
+        series: Which one of a DICOM folder; see ``dicom_series.choose_series``.
 
     Returns:
         Cases sorted by id. If labels are needed, images in folders called ``unlabelled`` or
@@ -76,6 +81,10 @@ def find_cases(root: Path, labels: Path | None = None, *, need_labels: bool = Tr
     root = Path(root)
     if not root.exists():
         raise DataError(f"there is no file or folder {root}; check the name")
+    if not need_labels and labels is None:
+        recorded = find_dicom(root, series)
+        if recorded is not None:
+            return recorded
     if root.is_file() and labels is None:
         dataset = _listed_or_single(root, need_labels)
     else:
@@ -287,13 +296,19 @@ def _checked(dataset: Dataset, root: Path) -> Dataset:
 
 
 def _nothing_found(root: Path) -> str:
+    count = count_dicom(root) if root.is_dir() else 0
+    if count:
+        return (
+            f"{root} holds {count} DICOM files, which have no labels; convert them to NIfTI "
+            "(dcm2niix does), with a label for each image"
+        )
     suffixes = Counter(
         "".join(path.suffixes[-2:]).lower() or "without suffix" for path in files_below(root)
     )
     found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
     return (
-        f"{root} holds no .nii or .nii.gz image and no photograph (found: {found or 'nothing'}); "
-        "give a folder of NIfTI volumes or of pictures, or convert yours"
+        f"{root} holds no .nii or .nii.gz image, no DICOM and no photograph (found: "
+        f"{found or 'nothing'}); give a folder of NIfTI volumes or of pictures, or convert yours"
     )
 
 

@@ -155,6 +155,20 @@ def read_geometry(paths: Sequence[Path]) -> tuple[Volume, int]:
     return _volume(array, heads[0][1], paths[0], trailing), num_bytes
 
 
+def made_volume(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path) -> Volume:
+    """Make a volume, (X, Y, Z) or (C, X, Y, Z), of what came from no NIfTI file.
+
+    Its affine, to mm in RAS, is rounded to float32 as headers store it; qform and sform are set.
+    """
+    header_class: Any = nib.Nifti1Header  # untyped
+    header = header_class()
+    header.set_data_shape(array.shape[-3:])
+    header.set_qform(affine, code="scanner")
+    header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm", "sec")
+    return Volume(array, header.get_sform(), header, path)
+
+
 def _channels_first(voxels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], int]:
     """Return (C, X, Y, Z), a view, and the number of trailing axes of one."""
     shape = _squeezed_shape(voxels.shape)

@@ -6,14 +6,15 @@ is in memory at a time.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxseg.data.reading import read_channels, read_label
+from voxseg.data.reading import is_dicom, read_first_channel, read_label
 from voxseg.data.volume import Volume, check_same_grid, read_image
 from voxseg.engine import photo_report as photos
 from voxseg.engine import report_facts as facts
@@ -222,6 +223,7 @@ def _prediction_report(
         *facts.failures(outcomes),
         *(f"{case} has {text}: look at its picture" for case, text in odd.items()),
         *facts.absent_classes(done),
+        *volume_pages.outside_warnings(done),
         *source.notes,
         *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,
@@ -324,10 +326,10 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         files: Where it lies.
         labels: Classes to keep in the masks; all if None.
     """
-    readers = {
+    readers: dict[str, tuple[Path | None, Callable[[Path], Volume]]] = {
         "prediction": (files.prediction, read_label),
         "truth": (files.truth, read_label),
-        "image": (files.images[0] if files.images else None, _first_channel),
+        "image": (files.roles["image"], partial(_first_channel, files.images)),
         "uncertainty": (_entropy_of(files.prediction), read_image),
     }
     texts: list[str] = []
@@ -347,14 +349,14 @@ def _arrays(files: CaseFiles, labels: Sequence[int] | None) -> tuple[dict[str, A
         arrays[name] = volume.array if read is not read_label else _kept(volume.array, labels)
     if grid is None:
         return {}, " ".join([*texts, "none of its files could be read."])
-    if len(files.images) > 1:
+    if len(files.images) > 1 and not is_dicom(files.images):
         texts.append(f"Channel 1 of {len(files.images)}.")
     return {**arrays, "affine": grid.affine_mm}, " ".join(texts)
 
 
-def _first_channel(path: Path) -> Volume:
-    """Read an image, of several frames the first."""
-    volume = read_channels([path])
+def _first_channel(images: tuple[Path, ...], _: Path) -> Volume:
+    """Read an image, of several frames the first; of DICOM the whole series."""
+    volume = read_first_channel(images)
     return Volume(volume.array[0], volume.affine, volume.header, volume.path, volume.trailing)
 
 

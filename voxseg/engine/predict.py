@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from voxseg.data.cases import TaskKind
-from voxseg.data.layouts import Case, find_cases
+from voxseg.data.cases import Case, TaskKind
 from voxseg.data.names import case_name, is_case_file
 from voxseg.documents import json_text
 from voxseg.engine.case_volumes import Volumetry
 from voxseg.engine.category_files import TABLE, write_categories
 from voxseg.engine.config import LabelConfig
+from voxseg.engine.inputs import Inputs, find_inputs, refuse_within, without_names
 from voxseg.engine.labels import label_table
 from voxseg.engine.operations import find_postprocessing
 from voxseg.engine.outcomes import CaseOutcome as CaseOutcome
 from voxseg.engine.outcomes import predict_document as predict_document
-from voxseg.engine.predict_case import Extra, Wishes, predict_one
+from voxseg.engine.predict_case import Checked, Extra, Wishes, predict_one
 from voxseg.engine.predictor import Predictor as Predictor
 from voxseg.engine.tissue_maps import tissue_classes
 from voxseg.engine.volume_files import VOLUMES, write_volumes
@@ -66,6 +66,10 @@ class PredictRequest:
     """A run folder, a checkpoint, or a cross-validation's folder (folds and seeds are averaged)."""
     inputs: tuple[Path, ...]
     """Files or folders."""
+    series: str = ""
+    """Which series of a DICOM folder; see ``voxseg.engine.inputs``."""
+    hash_names: bool = False
+    """Name cases by a hash instead of their files."""
     output: Path
     """A folder, or for a single file the mask's own name."""
     device: str = "auto"
@@ -94,6 +98,11 @@ class PredictRequest:
     beside: tuple[str, ...] = ()
     """Endings of what extras put beside each mask, as ``.seg.nrrd``; refused where they exist."""
 
+    @property
+    def found_by(self) -> Inputs:
+        """Where the cases are."""
+        return Inputs(places=self.inputs, series=self.series, hash_names=self.hash_names)
+
 
 def predict(
     request: PredictRequest,
@@ -112,7 +121,7 @@ def predict(
     Raises:
         VoxsegError: nothing can be predicted at all; a single broken case is in its outcome.
     """
-    cases = request.part.take(_find(request.inputs))
+    cases = request.part.take(find_inputs(request.found_by, say))
     volume = next((case for case in cases if not case.is_image), None)
     if request.save_overlays and volume is not None:
         raise UsageError(
@@ -120,11 +129,15 @@ def predict(
             "draws volumes"
         )
     _refuse_extras(request, cases)
+    for extra in request.extras:
+        if isinstance(extra, Checked):
+            extra.check(cases)
     predictor = Predictor(request.checkpoint, request.device, request.low_memory)
     labels, kind = predictor.config.labels, predictor.config.task.kind
     if kind == "classification":
         _refuse_options(request, kind, volume)
         return _classify(predictor, cases, request, notify)
+    refuse_within(request.output, request.found_by, cases)
     targets = _targets(request, cases)
     if kind != "segmentation":
         _refuse_options(request, kind, volume)
@@ -133,6 +146,9 @@ def predict(
     for number, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         outcome = predict_one(predictor, case, target, wishes, say)
         outcome = replace(outcome, task=kind)
+        if request.hash_names:
+            error = without_names(outcome.error, case, request.inputs)
+            outcome = replace(outcome, error=error)
         outcomes.append(outcome)
         notify(outcome, number, len(cases))
     if not is_case_file(request.output):
@@ -154,6 +170,7 @@ def _wishes(request: PredictRequest, labels: LabelConfig, *, is_segmentation: bo
         tta=request.tta,
         skip_existing=request.skip_existing,
         extras=request.extras,
+        hides_names=request.hash_names,
     )
     if not is_segmentation:
         return wishes
@@ -190,7 +207,10 @@ def _classify(
             named = row.names[0]
             outcome = replace(outcome, output=str(table), memory="centre crop", category=named)
         except VoxsegError as error:
-            outcome = replace(outcome, error=str(error))
+            told = str(error)
+            if request.hash_names:
+                told = without_names(told, case, request.inputs)
+            outcome = replace(outcome, error=told)
         outcomes.append(replace(outcome, seconds=time.perf_counter() - start))
         notify(outcomes[-1], number, len(cases))
     if rows:
@@ -229,22 +249,6 @@ def _refuse_extras(request: PredictRequest, cases: Sequence[Case]) -> None:
             f"CASE{request.beside[-1]} is written of volumes, and {photograph} is a photograph; "
             "leave the option for it out"
         )
-
-
-def _find(inputs: Sequence[Path]) -> list[Case]:
-    cases: list[Case] = []
-    for path in inputs:
-        found = find_cases(path, need_labels=False)
-        cases += [*found.cases, *found.unlabelled]
-    seen: dict[str, Case] = {}
-    for case in cases:
-        other = seen.setdefault(case.case_id, case)
-        if other is not case:
-            raise UsageError(
-                f"{other.images[0]} and {case.images[0]} would both be written as {case.case_id}; "
-                "predict them into two folders"
-            )
-    return cases
 
 
 def _targets(request: PredictRequest, cases: list[Case]) -> list[Path]:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.case_volumes import CaseVolumes, Volumetry, member_volumes
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
+from voxseg.engine.inputs import without_texts
 from voxseg.engine.operations import Postprocessing
 from voxseg.engine.outcomes import CaseOutcome, Volumes
 from voxseg.engine.predictor import Predictor
@@ -46,7 +48,16 @@ class CaseAnswer:
 
 
 Extra = Callable[[CaseAnswer], Sequence[Path]]
-"""Writes more of a case, before its mask, and says which files."""
+"""Writes more of a case, before its mask, and says which files. One with ``check`` is asked first
+whether it can."""
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """An extra that can tell before any work whether it will be able to write."""
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise what the user is to be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +77,8 @@ class Wishes:
     volumetry: Volumetry = field(default_factory=Volumetry)
     """What is measured in the masks of volumes."""
     extras: tuple[Extra, ...] = ()
+    hides_names: bool = False
+    """Whether what headers of NIfTI say in words is left out of the mask's."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,8 @@ def _segment(
     config = predictor.config
     with told_of_memory(case, estimate):
         source, _ = read_geometry(case.images)
+        if wishes.hides_names:
+            source = without_texts(source)
         prepared = predictor.prepare(case)
         gathered, memory = predictor.gather(prepared, estimate, output, say)
         with contextlib.closing(gathered):

@@ -4,17 +4,23 @@ Each file is named with its hash, so that a page that is made later can tell whe
 it draws is the one that was scored.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxseg import schemas
+from voxseg.data.dicom import common_place
+from voxseg.data.dicom_headers import read_header
+from voxseg.data.dicom_series import series_hash
 from voxseg.data.hashes import file_hash
 from voxseg.data.layouts import find_cases
+from voxseg.data.reading import is_dicom
 from voxseg.documents import json_text
 from voxseg.engine.evaluate import Evaluation
+from voxseg.engine.inputs import Inputs, find_inputs
 from voxseg.engine.manifest import describe_device, manifest_of
 from voxseg.engine.pairs import find_pairs
 from voxseg.engine.report_labels import written_table
@@ -125,7 +131,7 @@ def prediction_source(
     outcomes: "Sequence[CaseOutcome]",
     *,
     checkpoint: Path,
-    inputs: Iterable[Path],
+    inputs: Inputs,
     output: Path,
     device: str,
     options: Mapping[str, Any],
@@ -145,13 +151,12 @@ def prediction_source(
     from voxseg.engine.device import choose_device  # torch, which scoring can do without
 
     rows = [asdict(one) for one in outcomes]
-    sources: dict[str, tuple[Path, ...]] = {}
-    for place in inputs:
-        sources |= _images(place)
+    sources = {case.case_id: case.images for case in find_inputs(inputs)}
     files = {}
     for row in rows:
         mask = Path(row["output"]) if row["output"] else None
-        files[str(row["case_id"])] = CaseFiles(sources.get(row["case_id"], ()), mask)
+        images = sources.get(row["case_id"], ())
+        files[str(row["case_id"])] = CaseFiles(images, mask, hides_images=inputs.hash_names)
     content = {
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
@@ -160,6 +165,8 @@ def prediction_source(
         "options": dict(options),
         "files": _files_to_json(files),
     }
+    if inputs.hash_names:
+        content["command"] = ["voxseg", "predict", "(hidden by --hash-names)"]
     folder = output if output.is_dir() else None
     table = written_table(folder or output.parent)
     manifest = _written(schemas.PREDICT_MANIFEST, content, folder and folder / manifest_name)
@@ -167,7 +174,7 @@ def prediction_source(
         "predict",
         shown_name(output),
         manifest,
-        files_from_json(manifest),
+        files if inputs.hash_names else files_from_json(manifest),
         task=task_of(rows),
         outcomes=tuple(json.loads(json_text(rows))),
         label_names=table.names,
@@ -206,12 +213,27 @@ def _networks(checkpoint: Path) -> list[dict[str, Any]]:
 def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:
     return {
         case_id: {
-            "images": [_entry(path) for path in one.images],
+            "images": _image_entries(one.told.images),
             "prediction": _entry(one.prediction) if one.prediction else None,
             "truth": _entry(one.truth) if one.truth else None,
         }
         for case_id, one in files.items()
     }
+
+
+def _image_entries(images: tuple[Path, ...]) -> list[dict[str, str]]:
+    """Of a DICOM series one entry, without the names of its files: they may tell whose they are."""
+    if not images or not is_dicom(images):
+        return [_entry(path) for path in images]
+    header = read_header(images[0])
+    together = hashlib.sha256("".join(_hash(path) for path in images).encode()).hexdigest()
+    return [
+        {
+            "path": str(common_place(images).resolve()),
+            "sha256": together,
+            "series": series_hash("" if header is None else header.series),
+        }
+    ]
 
 
 def _entry(path: Path) -> dict[str, str]:

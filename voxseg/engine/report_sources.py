@@ -14,6 +14,7 @@ from typing import Any, Literal
 from voxseg import schemas
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cases import Case, TaskKind
+from voxseg.data.dicom_series import files_of_hash
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import is_image_file
 from voxseg.data.splits import read_split
@@ -48,6 +49,13 @@ class CaseFiles:
     truth: Path | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Of ``image`` (the first), ``prediction``, ``truth`` -> SHA-256 when the run was made."""
+    hides_images: bool = False
+    """Whether nobody is to be told what the images are called."""
+
+    @property
+    def told(self) -> "CaseFiles":
+        """The files whose names may be told."""
+        return replace(self, images=()) if self.hides_images else self
 
     @property
     def roles(self) -> dict[str, Path | None]:
@@ -322,15 +330,27 @@ def files_from_json(manifest: Mapping[str, Any]) -> dict[str, CaseFiles]:
     files = {}
     for case_id, one in manifest.get("files", {}).items():
         masks = {role: one[role] for role in ("prediction", "truth") if one[role]}
-        roles = masks | ({"image": one["images"][0]} if one["images"] else {})
+        first = next((entry for entry in one["images"] if "series" not in entry), None)
+        roles = masks | ({"image": first} if first else {})
         paths = {role: Path(entry["path"]) for role, entry in masks.items()}
         files[case_id] = CaseFiles(
-            images=tuple(Path(entry["path"]) for entry in one["images"]),
+            images=tuple(path for entry in one["images"] for path in _image_files(entry)),
             prediction=paths.get("prediction"),
             truth=paths.get("truth"),
             hashes={role: entry["sha256"] for role, entry in roles.items()},
         )
     return files
+
+
+def _image_files(entry: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return the file of an entry, or those of a DICOM series; its folder if they have gone."""
+    place = Path(entry["path"])
+    if "series" not in entry:
+        return (place,)
+    try:
+        return files_of_hash(place, entry["series"]) or (place,)
+    except VoxsegError:
+        return (place,)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from voxseg.data.check import Finding, check_headers
 from voxseg.data.check_header import StoredHeader, read_header
 from voxseg.data.check_set import FEWEST_FOR_OUTLIERS, usual_values
 from voxseg.data.hashes import file_hash
+from voxseg.data.reading import is_dicom
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.photo_report import class_warnings
 from voxseg.engine.report_sources import CaseFiles
@@ -110,8 +111,11 @@ def read_headers(files: Mapping[str, CaseFiles]) -> Headers:
     rows: list[list[str]] = []
     voxel_ml: dict[str, float] = {}
     cases = []
-    for case_id, one in files.items():
-        paths = [path for path in one.images if path.is_file()]
+    for case_id, known in files.items():
+        one = known.told
+        # The table is about headers of NIfTI; of DICOM it shows that of the mask.
+        is_nifti = not one.images or not is_dicom(one.images)
+        paths = [path for path in one.images if path.is_file() and is_nifti]
         masks = [path for path in (one.truth, one.prediction) if path and path.is_file()]
         shown = paths or masks[:1]
         for path in shown:

@@ -7,7 +7,7 @@ from voxseg.engine.outcomes import MeasureKind, Unit
 from voxseg.export.labels import Label, LabelTable, Side
 from voxseg.metrics.volumes import FROM_ZERO, asymmetry_percent, share_percent
 
-INTRACRANIAL = "intracranial volume, estimated from labelled tissue"
+INTRACRANIAL = "intracranial estimate (labelled tissue)"
 _BOUNDS: dict[str, tuple[float, float]] = {
     "difference": (-float("inf"), float("inf")),
     "asymmetry": (-200.0, 200.0),
@@ -71,7 +71,7 @@ def measures_of(table: LabelTable) -> tuple[Measure, ...]:
         found.append(Measure("intracranial", INTRACRANIAL, whole))
     if len(inside) > 1:
         found += [
-            Measure("fraction", f"{label.name}, of that", (label.value,), whole)
+            Measure("fraction", f"{label.name}, share of intracranial", (label.value,), whole)
             for label in inside
         ]  # fmt: skip
     return tuple(found)

@@ -8,22 +8,26 @@ from voxseg.engine.outcomes import UNKNOWN, IntervalKind, Uncertainty, Unit
 _SHORT_BELOW = 10.0  # where one decimal would be too coarse for a hippocampus
 
 
-def shown(value: float | None, unit: Unit = "ml") -> str:
-    """Write a figure with as many decimals as it can bear; a dash where it is not defined."""
+def shown(value: float | None, unit: Unit = "ml", like: float | None = None) -> str:
+    """Write a figure with as many decimals as it can bear; a dash where it is not defined.
+
+    Args:
+        value: The figure.
+        unit: Its unit.
+        like: Another figure whose decimals it gets, as an interval those of its value.
+    """
     if value is None:
         return "-"
-    digits = 2 if unit == "ml" and abs(value) < _SHORT_BELOW else 1
+    digits = 2 if unit == "ml" and abs(value if like is None else like) < _SHORT_BELOW else 1
     return f"{value:.{digits}f}"
 
 
-def with_interval(
-    value: float | None, found: Uncertainty, unit: Unit = "ml"
-) -> str:  # fmt: skip
+def with_interval(value: float | None, found: Uncertainty, unit: Unit = "ml") -> str:
     """Write a figure and, in brackets, its interval."""
     text = shown(value, unit)
     if found.low is None or found.high is None:
         return text
-    return f"{text} [{shown(found.low, unit)}, {shown(found.high, unit)}]"
+    return f"{text} [{shown(found.low, unit, value)}, {shown(found.high, unit, value)}]"
 
 
 def interval_sentences(found: Iterable[Uncertainty]) -> tuple[str, ...]:

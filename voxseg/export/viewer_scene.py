@@ -219,9 +219,11 @@ def _as_bytes(name: str, array: NDArray[Any], greys: Greys, table: LabelTable) -
         raise ValueError(f"a page tells {MOST_LABELS} labels apart, got a table of {len(table)}")
     ranks = np.full(HIGHEST_VALUE + 1, -1, np.int16)
     ranks[[0, *(label.value for label in table)]] = range(len(table) + 1)
-    if array.min() < 0 or array.max() > HIGHEST_VALUE or (found := ranks[array]).min() < 0:
+    is_possible = array.min() >= 0 and array.max() <= HIGHEST_VALUE
+    if not is_possible or ranks[array].min() < 0:
         raise ValueError("a mask holds a label that is not in the table")
-    return found.astype(np.uint8)
+    numbers: NDArray[np.uint8] = ranks.astype(np.uint8)[array]
+    return numbers
 
 
 def _content(scene: ViewerScene, stack: _Stack) -> dict[str, Any]:
