@@ -17,7 +17,7 @@ def export_onnx(
     overwrite: options.Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the network of RUN as ONNX, and in NAME.json how images are prepared for it.
+    """Write the network of RUN as ONNX, and in NAME.onnx.json how images are prepared for it.
 
     Pooled designs (V1, V2, V3) take superpixels as their second input. The file is run with
     onnxruntime and compared with the original before it is kept. examples/run_onnx.py uses it

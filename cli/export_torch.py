@@ -17,7 +17,7 @@ def export_torch(
     overwrite: options.Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Write the network of RUN for torch.export.load, and in NAME.json how images are prepared.
+    """Write the network of RUN for torch.export.load, and in NAME.pt2.json how images are prepared.
 
     It loads where voxseg is not installed. Pooled designs (V1, V2, V3) take superpixels as their
     second input. The file is loaded and compared with the original before it is kept.

@@ -1,8 +1,8 @@
 """Segment a volume with a network that ``voxseg export onnx`` wrote: no torch, no voxseg.
 
 It needs numpy, nibabel and onnxruntime alone, and may be copied into other programs:
-``python run_onnx.py NETWORK.onnx VOLUME MASK [--supervoxels MAP]``. NETWORK.json lies beside the
-network and says how an image is prepared. The designs V1, V2 and V3 also take a map of
+``python run_onnx.py NETWORK.onnx VOLUME MASK [--supervoxels MAP]``. NETWORK.onnx.json lies beside
+the network and says how an image is prepared. The designs V1, V2 and V3 also take a map of
 supervoxels, which ``voxseg supervoxels VOLUME -o MAP --run RUN`` writes.
 
 Without arguments it shows itself at work: voxseg trains a small network on synthetic volumes and
@@ -21,7 +21,7 @@ import onnxruntime
 
 def segment(network: Path, volume: Path, mask: Path, supervoxels: Path | None = None) -> None:
     """Write the mask of a volume, on its own grid."""
-    about = json.loads(network.with_suffix(".json").read_text(encoding="utf-8"))
+    about = json.loads(network.with_name(f"{network.name}.json").read_text(encoding="utf-8"))
     if about["schema"] != "voxseg.network/1":
         raise SystemExit(f"{network} is described as {about['schema']}, not voxseg.network/1")
     how = about["preprocessing"]

@@ -87,7 +87,7 @@ def outside_answer(path, inputs):
 @pytest.mark.parametrize(
     "model",
     [
-        {"design": "V0"},
+        pytest.param({"design": "V0"}, marks=pytest.mark.slow),
         {"design": "V3", "reduce": "max"},
         pytest.param({"design": "V1", "reduce": "mean", "stages": 2, "fusion": "decoder",
                       "norm": "instance"}, marks=pytest.mark.slow),
@@ -104,11 +104,12 @@ def test_others_compute_what_voxseg_predicts(make_run, model, volume, tmp_path, 
     assert len(np.unique(own)) > 1
     portable = read_portable(run)
     for name, write in (("n.onnx", voxseg.export_onnx), ("n.pt2", voxseg.export_torch)):
-        done = write(run, tmp_path / name, case=volume, overwrite=True)
+        done = write(run, tmp_path / name, case=volume)
         assert (done.check.case, done.check.differing_voxels) == ("case0", 0)
         assert validate(done.to_json())["output"] == str(tmp_path / name)
-        sidecar = validate((tmp_path / "n.json").read_text())
+        sidecar = validate((tmp_path / f"{name}.json").read_text())
         assert sidecar["file"] == name
+        assert sidecar["check"] == {**done.check.to_json(), "case": ""}
         assert [one["value"] for one in sidecar["postprocessing"]["classes"]] == [0, 2, 5]
         assert sidecar["network"]["design"] == model["design"]
         with reference(portable, volume) as known:
@@ -125,9 +126,10 @@ def test_onnx_file_is_valid_and_tells_nothing_of_this_machine(pooled):
     assert {"ScatterElements", "GatherElements"} <= {node.op_type for node in model.graph.node}
     axes = model.graph.input[0].type.tensor_type.shape.dim
     assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", 1, "x", "y", "z"]
-    for content in (path.read_bytes(), path.with_suffix(".json").read_bytes()):
+    for content in (path.read_bytes(), path.with_name("n.onnx.json").read_bytes()):
         assert str(path.parent).encode() not in content
         assert b"voxres.py" not in content
+        assert b"case0" not in content
 
 
 def test_superpixels_are_counted_by_the_network(pooled):
@@ -181,12 +183,12 @@ def test_wrong_outputs_are_refused_before_any_work(make_run, tmp_path):
     (tmp_path / "a.onnx").mkdir()
     with pytest.raises(UsageError, match="is a folder; -o names the file"):
         voxseg.export_onnx(run, tmp_path / "a.onnx")
-    (tmp_path / "b.json").write_text("{}")
-    with pytest.raises(UsageError, match=r"b\.json exists; use --overwrite"):
+    (tmp_path / "b.pt2.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"b\.pt2\.json exists; use --overwrite"):
         voxseg.export_torch(run, tmp_path / "b.pt2")
     with pytest.raises(UsageError, match=r"--tolerance is a share in 0 to 1, got 2"):
         voxseg.export_torch(run, tmp_path / "c.pt2", tolerance=2)
-    assert (tmp_path / "b.json").read_text() == "{}"
+    assert (tmp_path / "b.pt2.json").read_text() == "{}"
 
 
 def test_wrong_cases_are_refused(make_run, data, save_pictures, tmp_path):

@@ -128,7 +128,8 @@ def _export(
     load: Callable[[Path], Run],
     say: Callable[[str], None],
 ) -> Exported:
-    output, sidecar = request.output, request.output.with_suffix(".json")
+    output = request.output
+    sidecar = output.with_name(f"{output.name}.json")
     _check_output(request, ending, sidecar)
     run = read_portable(request.run)
     if run.config.predict.always_windows:
@@ -146,7 +147,7 @@ def _export(
             "file": output.name,
             "sha256": hashlib.sha256(temporary.read_bytes()).hexdigest(),
             **facts_of(run),
-            "check": check.to_json(),
+            "check": check.to_json(is_passed_on=True),
             "versions": versions,
         }
         write_document(sidecar, NETWORK, facts)

@@ -49,9 +49,12 @@ class Check:
     """Largest absolute difference of logits, on the volume and on noise of other sizes; None where
     only masks were compared."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything as plain values."""
-        return asdict(self)
+    def to_json(self, *, is_passed_on: bool = False) -> dict[str, Any]:
+        """Everything as plain values; what is passed on with a network does not name its case."""
+        content = asdict(self)
+        if is_passed_on and not self.is_synthetic:
+            content["case"] = ""
+        return content
 
     def __str__(self) -> str:
         kind = "a synthetic volume" if self.is_synthetic else self.case

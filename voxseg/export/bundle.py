@@ -136,7 +136,7 @@ def _readme(facts: Mapping[str, Any], about: Mapping[str, Any]) -> str:
 
 _PAGE = """# {name}
 
-{description}. For research; this is no medical device.
+{description}. For research: this is no medical device.
 
 | value in the mask | class |
 |---|---|
@@ -157,8 +157,9 @@ their volume.
 {memory}
 
 The network is `{network}`; `configs/inference.json` prepares images for it. When the bundle was
-written, its mask of a volume was compared with voxseg's own: `docs/check.json`. A post-processing
-that voxseg may have for this network is not part of it.
+written, its mask of a volume was compared with voxseg's own in float32: `docs/check.json`. `voxseg
+predict` may compute in bfloat16 where the processor has it, and a few voxels then differ. A
+post-processing that voxseg may have for this network is not part of it.
 """
 _NEEDS_NOTHING = (
     "It needs MONAI, PyTorch, nibabel and fire, and not voxseg. MONAI Label finds it in "
