@@ -14,7 +14,8 @@ from . import options
 def export_slicer(
     mask: Annotated[Path, typer.Argument(help="A mask, or a folder of them as predict writes it.")],
     image: Annotated[
-        Path, typer.Option("--image", "-i", help="Its volume, or the folder of volumes.")
+        Path,
+        typer.Option("--image", "-i", help="Its volume or DICOM, or a folder of volumes."),
     ],
     output: Annotated[
         Path,

@@ -9,7 +9,7 @@ from . import console as terminal
 
 
 def view(
-    image: Annotated[Path, typer.Argument(help="A volume, .nii or .nii.gz.")],
+    image: Annotated[Path, typer.Argument(help="A volume, .nii or .nii.gz, or a DICOM folder.")],
     masks: Annotated[
         list[Path] | None,
         typer.Argument(

@@ -5,6 +5,7 @@
 
 import zipfile
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK
@@ -13,6 +14,10 @@ import voxseg
 
 from . import phantom as made
 from .phantom import LABELS, MOST_MM, Case, Place
+from .viewer_page import ViewerPage
+
+VALUES = {"head": 1, "letter L": 2, "letter A": 5, "letter S": 9}
+"""Of labels, by the names that files have for them."""
 
 
 def read_nifti(case, folder):
@@ -39,11 +44,10 @@ def read_segmentation(case, folder):
     )
     read = slicerio.read_segmentation(str(_beside(case.mask, ".seg.nrrd")))
     to_ras = np.diag([-1, -1, 1, 1]) @ read["ijkToLPS"]
-    values = {"head": 1, "letter L": 2, "letter A": 5, "letter S": 9}
     segments = {one["name"]: one for one in read["segments"]}
     assert {one["layer"] for one in segments.values()} == {0}
     label = np.zeros(read["voxels"].shape, np.uint8)
-    for name, value in values.items():
+    for name, value in VALUES.items():
         label[read["voxels"] == segments[name]["labelValue"]] = value
     return made.places(label, to_ras)
 
@@ -62,11 +66,50 @@ def read_scene(case, folder):
     return by_itk(mask)
 
 
+def read_dicom(case, folder):
+    """The mask as DICOM Segmentation of a series that was recorded on the image's grid."""
+    pytest.importorskip("pydicom", reason="DICOM is an extra, and pydicom is missing")
+    highdicom = pytest.importorskip(
+        "highdicom", reason="DICOM is an extra, and highdicom is missing"
+    )
+    from . import dicom_series
+
+    image = nibabel.load(case.image)
+    dicom_series.write_series(folder / "series", np.asarray(image.dataobj), image.affine)
+    names = str(case.mask.with_name("labels.csv"))
+    voxseg.export_dicom(case.mask, folder / "mask.dcm", series=folder / "series", label_table=names)
+    segmentation = highdicom.seg.segread(folder / "mask.dcm")
+    volume = segmentation.get_volume(combine_segments=True)
+    label = np.zeros(volume.array.shape, np.uint8)
+    for number, segment in enumerate(segmentation.SegmentSequence, 1):
+        label[volume.array == number] = VALUES[segment.SegmentLabel]
+    return made.places(label, np.diag([-1, -1, 1, 1]) @ volume.affine)
+
+
+def read_viewer(case, folder):
+    """What lies in the page of a viewer, where classes are numbered from 1."""
+    page = voxseg.view(case.image, case.mask, folder / "page.html").path
+    held = ViewerPage(page.read_text(encoding="utf-8"))
+    numbered = held.volume("mask-0")
+    indices = np.asarray(numbered.dataobj)
+    label = np.zeros(indices.shape, np.uint8)
+    for row in held.case()["labels"]:
+        assert VALUES[row["name"]] == row["value"]
+        label[indices == row["index"]] = row["value"]
+    return made.places(label, numbered.affine)
+
+
 def _beside(mask, ending):
     return mask.with_name(mask.name.replace(".nii.gz", ending))
 
 
-FORMATS = {"nifti": read_nifti, "seg.nrrd": read_segmentation, "mrb": read_scene}
+FORMATS = {
+    "nifti": read_nifti,
+    "seg.nrrd": read_segmentation,
+    "mrb": read_scene,
+    "seg.dcm": read_dicom,
+    "viewer": read_viewer,
+}
 """Name -> function of a case and an empty folder: where each label of that format's file lies."""
 
 

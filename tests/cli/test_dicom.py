@@ -1,5 +1,6 @@
 """DICOM in and out through the program: series, predictions, Segmentations, and refusals."""
 
+import gzip
 import json
 import re
 import zipfile
@@ -90,8 +91,14 @@ def test_masks_of_dicom_lie_where_those_of_nifti_do(voxseg, run, patient, tmp_pa
     assert told["cases"][0]["also"] == [str(tmp_path / "out" / "Doe_Jane.seg.dcm")]
 
 
+def unpacked(content):
+    return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+
+
 def contents(folder):
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path: unpacked(path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
 
 
 @pytest.mark.slow
@@ -119,6 +126,37 @@ def test_nothing_written_tells_who_the_patient_is(voxseg, run, patient, tmp_path
     page = (out / "page.html").read_text()
     assert "1 of 1" in outcome.err  # drawn
     assert page.count("data:image") >= 1
+
+
+@pytest.mark.slow
+def test_names_of_nifti_files_are_hashed_too(voxseg, run, tmp_path, dicom):
+    image, _ = head(4)
+    for number, name in enumerate(("Doe_Jane", "Roe_Max")):
+        place = tmp_path / "in" / f"{name}.nii.gz"
+        place.parent.mkdir(exist_ok=True)
+        made = nib.Nifti1Image(image + number, dicom.axial(spacing=SPACING))
+        made.header["descrip"] = b"Doe_Jane of old"
+        made.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"of Doe_Jane"))
+        nib.save(made, place)
+    place.write_bytes(place.read_bytes()[:900])  # which is told, too
+    out = tmp_path / "out"
+    outcome = voxseg(
+        "predict", run, tmp_path / "in", "-o", out, "--hash-names", "--report", out / "page.html",
+        "--mrb", "-d", "cpu",
+    )  # fmt: skip
+    assert outcome.code == 4, outcome.err
+    (mask,) = (nib.load(path) for path in out.glob("*.nii.gz"))
+    assert not mask.header.extensions
+    assert mask.header["descrip"].item() == b""
+    np.testing.assert_array_equal(mask.affine, made.affine.astype(np.float32))
+    told = {**contents(out), "stdout": outcome.out.encode(), "stderr": outcome.err.encode()}
+    (scene,) = out.glob("*.mrb")
+    with zipfile.ZipFile(scene) as parts:
+        told |= {name: unpacked(parts.read(name)) for name in parts.namelist()}
+    for name in ("Doe_Jane", "Roe_Max"):
+        for path, content in told.items():
+            assert name.encode() not in content, (name, path)
+            assert name not in str(path)
 
 
 @pytest.mark.slow
@@ -268,6 +306,27 @@ def test_a_mask_from_elsewhere_is_laid_onto_the_series(voxseg, patient, mask, tm
     mm = LPS @ volume.affine @ [*np.argwhere(volume.array == 2).mean(0), 1]
     there = dicom.oblique(spacing=SPACING) @ [*np.argwhere(label == 4).mean(0), 1]
     np.testing.assert_allclose(mm, there, atol=0.01)
+
+
+def test_dicom_is_shown_and_goes_into_scenes(voxseg, patient, tmp_path, dicom):
+    _, label = head(9)
+    path = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(label, dicom.oblique(spacing=SPACING)), path)
+    page = tmp_path / "page.html"
+    shown = voxseg("view", patient, path, "-o", page)
+    assert shown.code == 0, shown.err
+    scene = voxseg("export", "slicer", path, "--image", patient, "-o", tmp_path / "s", "--mrb")
+    assert scene.code == 0, scene.err
+    with zipfile.ZipFile(tmp_path / "s" / "mask.mrb") as parts:
+        names = parts.namelist()
+        told = b"".join(parts.read(name) for name in names)
+    assert [name for name in names if name.endswith("mask.nrrd")]
+    for secret in dicom.SECRETS:
+        assert secret.encode() not in page.read_bytes() + told
+    moved = nib.Nifti1Image(label, dicom.axial(spacing=SPACING))
+    nib.save(moved, path)
+    refused = voxseg("export", "slicer", path, "--image", patient, "-o", tmp_path / "s2")
+    assert (refused.code, "--resample" in refused.err) == (3, True)
 
 
 def test_exports_that_cannot_be_made(voxseg, patient, mask, tmp_path, dicom):

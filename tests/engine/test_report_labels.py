@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from voxseg.engine.case_report import write_page
+from voxseg.engine.outcomes import DISCLAIMER
 from voxseg.engine.report_labels import colours_of_settings, page_colours, written_table
 from voxseg.engine.report_sources import read_source
 from voxseg.export.label_table import write_label_table
@@ -42,6 +43,7 @@ def test_a_cross_validation_is_drawn_in_its_own_colours(finished_run, tmp_path, 
     assert '<i style="background: #fa0163"></i>shell' in text
     assert '<i style="background: #01c802"></i>core' in text
     assert "How far a volume may be off" in text
+    assert f"{DISCLAIMER}</footer>" in text
     assert _has_pink(read_page(page))
 
 

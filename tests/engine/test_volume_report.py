@@ -11,6 +11,7 @@ from voxseg.engine.volume_report import (
     case_table,
     error_table,
     measure_table,
+    outside_warnings,
     paragraphs,
     volume_table,
 )
@@ -83,6 +84,15 @@ def test_one_case_has_all_its_figures_below_each_other():
     found = case_table(soft)
     assert found.columns[-1] == "soft volume\nml"
     assert tuple(found.rows[0]) == ("grey", "ml", "600.0", "-", "-", "-", "598.8")
+
+
+def test_volumes_outside_their_interval_are_a_warning():
+    inside, below = outcome("a", 2.0, known=CONFORMAL), outcome("b", 1.4, known=CONFORMAL)
+    ranges = outcome("c", 1.4, known=MEMBERS)  # says nothing of the truth
+    (text,) = outside_warnings([inside, below, ranges])
+    assert text.startswith("class 1 has a volume outside its own interval in 1 case (b), for")
+    assert text.endswith("not corrected for: class 1 -6.0 %.")
+    assert outside_warnings([inside, ranges]) == []
 
 
 def test_what_has_no_column_is_said():

@@ -52,7 +52,7 @@ def predict(
 ) -> list[_predict.CaseOutcome]:
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
-    for_slicer = (SlicerFiles(with_scene=mrb),) if slicer or mrb else ()
+    for_slicer = (SlicerFiles(with_scene=mrb, hides_names=hash_names),) if slicer or mrb else ()
     extras = (*for_slicer, *wanted_dicom(dicom_seg, anonymise, say))
     request = _predict.PredictRequest(
         checkpoint=Path(checkpoint),

@@ -42,6 +42,17 @@ def find_dicom(place: Path, series: str = "") -> Dataset | None:
     )
 
 
+def series_of(place: Path) -> tuple[Path, ...]:
+    """Return the files of the only series of a folder or file; none where nothing is DICOM.
+
+    Raises:
+        UsageError: There are several.
+        DataError: There is no volume, or a file is damaged.
+    """
+    found = find_dicom(place)
+    return found.cases[0].images if found is not None else ()
+
+
 def holds_dicom(folder: Path) -> bool:
     """Tell whether a folder holds DICOM and no NIfTI volume."""
     files = list(files_below(folder))

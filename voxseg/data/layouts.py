@@ -299,7 +299,7 @@ def _nothing_found(root: Path) -> str:
     count = count_dicom(root) if root.is_dir() else 0
     if count:
         return (
-            f"{root} holds {count} DICOM files, which only predict reads; convert them to NIfTI "
+            f"{root} holds {count} DICOM files, which have no labels; convert them to NIfTI "
             "(dcm2niix does), with a label for each image"
         )
     suffixes = Counter(

@@ -223,6 +223,7 @@ def _prediction_report(
         *facts.failures(outcomes),
         *(f"{case} has {text}: look at its picture" for case, text in odd.items()),
         *facts.absent_classes(done),
+        *volume_pages.outside_warnings(done),
         *source.notes,
         *file_warnings({case: files[case] for case in ordered}, drawn, with_truth=False),
         *headers.warnings,

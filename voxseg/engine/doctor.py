@@ -21,6 +21,7 @@ from voxseg.ops.superpixel_plan import plain
 _KERNELS = ("superpixel_pool", "superpixel_unpool", "slic_image", "slic", "slic_connectivity")
 _OPTIONAL = {
     "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
+    "highdicom": ("DICOM series in, DICOM Segmentations out", "pip install 'voxseg[dicom]'"),
     "cuda.bindings": ("CUDA kernels compiled at first use", "pip install 'voxseg[cuda]'"),
 }
 

@@ -17,6 +17,7 @@ from voxseg.data.dicom_headers import read_header
 from voxseg.data.dicom_series import series_hash
 from voxseg.data.layouts import find_cases
 from voxseg.data.reading import is_dicom
+from voxseg.data.volume import Volume
 from voxseg.errors import UsageError
 
 _HASH_DIGITS = 12
@@ -112,6 +113,21 @@ def without_names(text: str, case: Case, places: Sequence[Path]) -> str:
     for path in sorted(known - {".", "/"}, key=len, reverse=True):
         text = text.replace(path, case.case_id)
     return text
+
+
+def without_texts(source: Volume) -> Volume:
+    """Empty what a header of NIfTI says in words, for it may name the patient; keep its geometry.
+
+    Extensions go too: they may be whole headers of DICOM.
+    """
+    if source.header is None:
+        return source
+    header = source.header.copy()
+    for field in ("descrip", "aux_file", "db_name", "intent_name"):
+        if field in header:
+            header[field] = b""
+    header.extensions.clear()
+    return replace(source, header=header)
 
 
 def _told_apart(cases: Sequence[Case], recorded: dict[int, Path]) -> list[Case]:

@@ -94,7 +94,7 @@ def class_warnings(evaluation: Evaluation) -> list[str]:
 def files_table(files: Mapping[str, CaseFiles]) -> ReportTable:
     """Name the files of every case."""
     rows = [
-        [case, *("-" if path is None else path.name for path in one.roles.values())]
+        [case, *("-" if path is None else path.name for path in one.told.roles.values())]
         for case, one in files.items()
     ]
     return ReportTable("", ("case", "photograph", "prediction", "truth"), rows, num_texts=4)

@@ -170,6 +170,7 @@ def _wishes(request: PredictRequest, labels: LabelConfig, *, is_segmentation: bo
         tta=request.tta,
         skip_existing=request.skip_existing,
         extras=request.extras,
+        hides_names=request.hash_names,
     )
     if not is_segmentation:
         return wishes

@@ -18,6 +18,7 @@ from voxseg.engine.case_memory import CaseEstimate, Output
 from voxseg.engine.case_volumes import CaseVolumes, Volumetry, member_volumes
 from voxseg.engine.config import Config
 from voxseg.engine.gather import Gathered
+from voxseg.engine.inputs import without_texts
 from voxseg.engine.operations import Postprocessing
 from voxseg.engine.outcomes import CaseOutcome, Volumes
 from voxseg.engine.predictor import Predictor
@@ -76,6 +77,8 @@ class Wishes:
     volumetry: Volumetry = field(default_factory=Volumetry)
     """What is measured in the masks of volumes."""
     extras: tuple[Extra, ...] = ()
+    hides_names: bool = False
+    """Whether what headers of NIfTI say in words is left out of the mask's."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def _segment(
     config = predictor.config
     with told_of_memory(case, estimate):
         source, _ = read_geometry(case.images)
+        if wishes.hides_names:
+            source = without_texts(source)
         prepared = predictor.prepare(case)
         gathered, memory = predictor.gather(prepared, estimate, output, say)
         with contextlib.closing(gathered):

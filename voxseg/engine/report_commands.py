@@ -155,7 +155,8 @@ def prediction_source(
     files = {}
     for row in rows:
         mask = Path(row["output"]) if row["output"] else None
-        files[str(row["case_id"])] = CaseFiles(sources.get(row["case_id"], ()), mask)
+        images = sources.get(row["case_id"], ())
+        files[str(row["case_id"])] = CaseFiles(images, mask, hides_images=inputs.hash_names)
     content = {
         "kind": "predict",
         "checkpoint": str(checkpoint.resolve()),
@@ -166,7 +167,6 @@ def prediction_source(
     }
     if inputs.hash_names:
         content["command"] = ["voxseg", "predict", "(hidden by --hash-names)"]
-        content["files"] = _files_to_json({k: replace(v, images=()) for k, v in files.items()})
     folder = output if output.is_dir() else None
     table = written_table(folder or output.parent)
     manifest = _written(schemas.PREDICT_MANIFEST, content, folder and folder / manifest_name)
@@ -213,7 +213,7 @@ def _networks(checkpoint: Path) -> list[dict[str, Any]]:
 def _files_to_json(files: Mapping[str, CaseFiles]) -> dict[str, dict[str, Any]]:
     return {
         case_id: {
-            "images": _image_entries(one.images),
+            "images": _image_entries(one.told.images),
             "prediction": _entry(one.prediction) if one.prediction else None,
             "truth": _entry(one.truth) if one.truth else None,
         }

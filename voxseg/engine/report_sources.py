@@ -49,6 +49,13 @@ class CaseFiles:
     truth: Path | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     """Of ``image`` (the first), ``prediction``, ``truth`` -> SHA-256 when the run was made."""
+    hides_images: bool = False
+    """Whether nobody is to be told what the images are called."""
+
+    @property
+    def told(self) -> "CaseFiles":
+        """The files whose names may be told."""
+        return replace(self, images=()) if self.hides_images else self
 
     @property
     def roles(self) -> dict[str, Path | None]:

@@ -111,7 +111,8 @@ def read_headers(files: Mapping[str, CaseFiles]) -> Headers:
     rows: list[list[str]] = []
     voxel_ml: dict[str, float] = {}
     cases = []
-    for case_id, one in files.items():
+    for case_id, known in files.items():
+        one = known.told
         # The table is about headers of NIfTI; of DICOM it shows that of the mask.
         is_nifti = not one.images or not is_dicom(one.images)
         paths = [path for path in one.images if path.is_file() and is_nifti]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from voxseg.data.cases import Case
+from voxseg.data.dicom_cases import series_of
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
@@ -50,7 +51,7 @@ class SlicerRequest:
     mask: Path
     """A label map, or a folder of them as ``predict`` writes it."""
     image: Path
-    """The volume, or the folder of volumes, paired by name."""
+    """The volume, a folder of volumes, paired by name, or a DICOM series."""
     output: Path
     """A folder; for one mask also a name that ends in ``.seg.nrrd`` or ``.mrb``."""
     label_table: str | Path | None = None
@@ -104,6 +105,8 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
         DataError: There is no mask, an image is missing, or the only mask cannot be written; one of
             several that cannot is in its outcome.
     """
+    if request.supervoxels and request.label_table is not None:
+        raise UsageError("--label-table names classes, and supervoxels have none; leave one out")
     root, items = _find(request)
     folder = None if request.output == (items[0].segments or items[0].scene) else request.output
     _refuse_existing(items, overwrite=request.overwrite)
@@ -131,8 +134,9 @@ def _find(request: SlicerRequest) -> tuple[Path, list[_Item]]:
         if not place.exists():
             raise DataError(f"there is no file or folder {place}; check the name")
     is_one = request.mask.is_file()
-    if is_one and request.image.is_file():
-        case = Case(case_name(request.mask), (request.image,), None)
+    series = series_of(request.image) if is_one else ()
+    if is_one and (series or request.image.is_file()):
+        case = Case(case_name(request.mask), series or (request.image,), None)
         root, pairs = request.mask.parent, [(request.mask, case)]
     elif request.image.is_file():
         raise UsageError(

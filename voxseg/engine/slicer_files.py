@@ -33,6 +33,8 @@ class SlicerFiles:
     """An extra of a prediction: ``CASE.seg.nrrd`` beside each mask, and on request ``CASE.mrb``."""
 
     with_scene: bool = False
+    hides_names: bool = False
+    """Whether no image's own file, with what its header says in words, may go into a scene."""
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -47,7 +49,10 @@ class SlicerFiles:
         if not self.with_scene:
             return (path,)
         scene = answer.target.with_name(f"{name}{SCENE}")
-        write_case_scene(scene, answer.case.case_id, path, answer.label, answer.case.images)
+        write_case_scene(
+            scene, answer.case.case_id, path, answer.label, answer.case.images,
+            copies=self.hides_names,
+        )  # fmt: skip
         return (path, scene)
 
 
@@ -58,6 +63,8 @@ def write_case_scene(
     label: Segments,
     images: Sequence[Path],
     colour_table: Path | None = None,
+    *,
+    copies: bool = False,
 ) -> Path:
     """Write a scene of an image and what was found in it.
 
@@ -69,6 +76,7 @@ def write_case_scene(
         images: Of the case; the first one is shown. The file goes into the scene as it is, unless
             ITK, by which Slicer reads, would put its voxels somewhere else: then they are copied.
         colour_table: Of a label map.
+        copies: Whether only the voxels of the image go in, not its file.
 
     Raises:
         DataError: The image cannot be read.
@@ -78,7 +86,8 @@ def write_case_scene(
     voxels = image.array[0]
     with tempfile.TemporaryDirectory() as folder:
         file = images[0]
-        if len(image.array) > 1 or not is_volume_file(file) or not _lies_alike_in_itk(image):
+        is_fit = len(image.array) == 1 and is_volume_file(file) and not copies
+        if not is_fit or not _lies_alike_in_itk(image):
             file = write_nrrd(Path(folder, "image.nrrd"), voxels, image.affine_mm)
         found = _union(label) if isinstance(label, Mapping) else label
         scene = Scene(

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from voxseg.data.dicom_cases import series_of
 from voxseg.data.names import case_name, is_photograph_file
+from voxseg.data.reading import read_channels
 from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
 from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
 from voxseg.errors import DataError, UsageError, VoxsegError
@@ -66,7 +68,7 @@ def view(request: ViewRequest, say: Callable[[str], None]) -> WrittenViewer:
     for path in _files(request):
         if is_photograph_file(path):
             raise UsageError(f"{path} is a photograph; voxseg view shows volumes (.nii or .nii.gz)")
-    image = read_image(request.image)
+    image = _image(request.image)
     notes: list[str] = []
     masks = {
         name: _placed(read_label(path), image, request, notes)
@@ -93,6 +95,15 @@ def view(request: ViewRequest, say: Callable[[str], None]) -> WrittenViewer:
         say(note)
     say(f"page: {written.path} ({written.num_bytes / MB:.3g} MB, holds the patient's images)")
     return written
+
+
+def _image(place: Path) -> Volume:
+    """Read the image: a NIfTI volume, or the series of a DICOM folder."""
+    files = series_of(place)
+    if not files:
+        return read_image(place)
+    series = read_channels(files)
+    return replace(series, array=series.array[0])
 
 
 def _page(request: ViewRequest) -> Path:

@@ -14,6 +14,7 @@ from voxseg.engine.volume_words import (
     with_interval,
 )
 from voxseg.export.report_parts import ReportLink, ReportTable
+from voxseg.metrics.summary import in_cases
 from voxseg.metrics.volumes import bias_percent, conformal_interval
 
 _MOST_COLUMNS = 12  # classes with a column of their own
@@ -27,6 +28,21 @@ def paragraphs(outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     """Say what belongs before volumes: what the label table says, and what they are not for."""
     notes = dict.fromkeys(one.note for one in outcomes if one.note)
     return (*notes, DISCLAIMER)
+
+
+def outside_warnings(outcomes: Iterable[Outcome]) -> list[str]:
+    """Say which classes have volumes where no true one is expected, which tells of a bias."""
+    found: dict[str, list[tuple[str, Uncertainty]]] = {}
+    for one in outcomes:
+        for volume in one.volumes:
+            if _is_outside(volume.ml, volume.uncertainty):
+                found.setdefault(volume.name, []).append((one.case_id, volume.uncertainty))
+    return [
+        f"{name} has a volume outside its own interval in {in_cases(len(cases))} "
+        f"({', '.join(case for case, _ in cases[:5])}), for the networks are biased: "
+        + bias_sentence([(name, known) for _, known in cases])
+        for name, cases in found.items()
+    ]
 
 
 def volume_table(
@@ -126,6 +142,12 @@ def error_table(evaluation: Evaluation) -> ReportTable | None:
 def _ordered(outcomes: Sequence[Outcome], odd: Mapping[str, str]) -> list[Outcome]:
     """Failed cases first, then odd ones."""
     return sorted(outcomes, key=lambda one: (not one.error, one.case_id not in odd))
+
+
+def _is_outside(value: float, found: Uncertainty) -> bool:
+    if found.interval != "conformal" or found.low is None or found.high is None:
+        return False
+    return not found.low <= value <= found.high
 
 
 def _interval(found: Uncertainty, value: float | None, unit: Unit = "ml") -> tuple[str, str, str]:
