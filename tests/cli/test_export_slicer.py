@@ -236,6 +236,9 @@ def test_more_labels_than_segments(voxseg, tmp_path, rng):
         assert b"299 supervoxel_299 " in bundle.read("map/Data/map-label.ctbl")
     assert export(voxseg, *words, tmp_path / "a.nrrd", "--supervoxels").code == 0
     assert export(voxseg, *words, tmp_path / "a.seg.nrrd", "--supervoxels").code == 2
+    outcome = export(voxseg, *words, tmp_path / "b.nrrd", "--supervoxels", "--labels", "x")
+    assert outcome.code == 2
+    assert "supervoxels have none" in outcome.err
     label[label > 9] = 0
     table = tmp_path / "many.csv"
     rows = "".join(f"{value},class {value},1,2,3\n" for value in range(1, 400))

@@ -68,7 +68,7 @@ class Shot:
             "--hide-scrollbars", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
             "--force-device-scale-factor=1", "--enable-logging=stderr", "--dump-dom",
             f"--user-data-dir={folder / 'profile'}", f"--window-size={size[0]},{size[1]}",
-            f"--log-net-log={log}", f"--screenshot={picture}", "--virtual-time-budget=15000",
+            f"--log-net-log={log}", f"--screenshot={picture}", "--virtual-time-budget=30000",
             f"{page.as_uri()}#{words}",
         ]  # fmt: skip
         clean = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
@@ -193,7 +193,7 @@ def test_keys_do_what_the_page_says(page, tmp_path, read_viewer):
     """A script of the test's own presses them; the copy's policy knows it."""
     pressed = [
         ("1", "view"), ("ArrowLeft", "place"), ("ArrowUp", "place"), ("PageUp", "place"),
-        ("2", "view"), ("ArrowUp", "place"), ("PageDown", "place"),
+        ("2", "view"), ("ArrowUp", "place"), ("PageDown", "place"), ("ArrowRight", "place"),
         ("3", "view"), ("ArrowLeft", "place"), ("r", "place"), ("m", "over"), ("-", "opacity"),
         ("n", "choice"), ("x", "crosshair"), ("?", "help"),
     ]  # fmt: skip
@@ -229,7 +229,8 @@ def test_keys_do_what_the_page_says(page, tmp_path, read_viewer):
         "axial", "PlaceR 12.0, P 22.0, S 1.0 mm", "PlaceR 12.0, P 20.5, S 1.0 mm",
         "PlaceR 12.0, P 20.5, S 4.0 mm",
         "coronal", "PlaceR 12.0, P 20.5, S 7.0 mm", "PlaceR 12.0, P 22.0, S 7.0 mm",
-        "sagittal", "PlaceR 12.0, P 20.5, S 7.0 mm", start, False, "90 %",
+        "PlaceR 10.0, P 22.0, S 7.0 mm",
+        "sagittal", "PlaceR 10.0, P 20.5, S 7.0 mm", start, False, "90 %",
         "mask-1", True, True,
     ]  # fmt: skip
 

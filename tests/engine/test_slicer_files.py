@@ -110,3 +110,29 @@ def test_several_channels_show_the_first(tmp_path, rng):
         (tmp_path / "copy.nrrd").write_bytes(bundle.read("both/Data/both.nrrd"))
     nrrd = pytest.importorskip("nrrd")
     np.testing.assert_array_equal(nrrd.read(str(tmp_path / "copy.nrrd"))[0], frames[..., 0])
+
+
+def test_a_series_of_dicom_is_an_image(dicom, tmp_path):
+    series, affine = tmp_path / "series", dicom.oblique()
+    dicom.write_series(series, affine=affine)
+    label = (dicom.phantom() == 900).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label[:, :, ::-1], affine @ _upside_down(label)), tmp_path / "m.nii")
+    (outcome,) = voxseg.export_slicer(
+        tmp_path / "m.nii", series, tmp_path / "out", mrb=True, resample=True
+    )
+    assert [path.name for path in outcome.files] == ["m.seg.nrrd", "m.mrb"]
+    read = slicerio.read_segmentation(str(outcome.files[0]))
+    middle = np.argwhere(read["voxels"]).mean(0)
+    found = np.diag([-1, -1, 1, 1]) @ read["ijkToLPS"] @ [*middle, 1]
+    np.testing.assert_allclose(found, affine @ [*np.argwhere(label).mean(0), 1], atol=0.01)
+    with zipfile.ZipFile(outcome.files[1]) as bundle:
+        assert "m/Data/m.nrrd" in bundle.namelist()  # voxels alone: no file of the patient's
+        content = b"".join(bundle.read(name) for name in bundle.namelist())
+    assert not [secret for secret in dicom.SECRETS if secret.encode() in content]
+
+
+def _upside_down(label):
+    """Grid whose last axis runs the other way, in voxels of the first."""
+    turned = np.diag([1.0, 1, -1, 1])
+    turned[2, 3] = label.shape[2] - 1
+    return turned

@@ -1,6 +1,6 @@
 """What a MONAI Bundle of a pooled design calls: it computes the supervoxels of an image."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,17 @@ class SupervoxelInferer(Inferer):
         settings: of the supervoxels, as in the run's configuration.
         outside: What the image holds outside of its foreground, which supervoxels leave out; None
             divides all of it.
+        spacing_mm: Voxel size of the prepared image; empty for what its affine says.
     """
 
-    def __init__(self, settings: Mapping[str, Any], outside: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        outside: float | None = None,
+        spacing_mm: Sequence[float] = (),
+    ) -> None:
         super().__init__()
+        self._spacing = list(spacing_mm)
         self._settings = SupervoxelSettings(**settings)
         self._outside = outside
 
@@ -42,7 +49,8 @@ class SupervoxelInferer(Inferer):
         return logits
 
     def _divide(self, image: Any) -> np.ndarray:
-        spacing = torch.linalg.norm(image.affine[:3, :3].double(), dim=0).tolist()
+        sizes: list[float] = torch.linalg.norm(image.affine[:3, :3].double(), dim=0).tolist()
+        spacing = self._spacing or sizes
         values: np.ndarray = image.cpu().numpy()
         mask = None if self._outside is None else values[0] != self._outside
         regions = cached_supervoxels(np.asarray(values), spacing, self._settings, mask=mask)

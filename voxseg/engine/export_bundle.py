@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from voxseg.data.reading import read_label
+from voxseg.data.reading import read_geometry, read_label
+from voxseg.data.volume import check_same_grid
 from voxseg.documents import json_text
 from voxseg.engine.export_models import (
     Exported,
@@ -21,7 +22,7 @@ from voxseg.engine.export_models import (
 )
 from voxseg.engine.exported import Reference, check_network, reference, refuse_difference
 from voxseg.engine.portable_run import PortableRun, facts_of, read_portable
-from voxseg.errors import UsageError, VoxsegError
+from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.bundle import CONFIG, METADATA, write_bundle_files, write_script
 from voxseg.export.bundle_config import PROGRAM, SCRIPT
 from voxseg.export.torch_program import write_program
@@ -97,8 +98,17 @@ def _run_bundle(folder: Path, known: Reference) -> Any:
                 f"MONAI cannot run the bundle on {known.case.images[0]} ({reason}); nothing was "
                 "kept"
             ) from error
-        found = sorted(Path(masks).glob("*.nii*"))
-        return read_label(found[0]).array
+        (found,) = Path(masks).glob("*.nii*")
+        mask = read_label(found)
+    source, _ = read_geometry(known.case.images)
+    try:
+        check_same_grid(source, mask)
+    except DataError:
+        raise VoxsegError(
+            f"MONAI writes the mask of {source.path} on another grid than voxseg; name another "
+            "volume with --case, or correct this one ('voxseg check' may tell); nothing was kept"
+        ) from None
+    return mask.array
 
 
 def _check_output(request: ExportRequest) -> None:

@@ -51,7 +51,7 @@ class SlicerRequest:
     mask: Path
     """A label map, or a folder of them as ``predict`` writes it."""
     image: Path
-    """The volume, or the folder of volumes, paired by name."""
+    """The volume, a folder of volumes, paired by name, or a DICOM series."""
     output: Path
     """A folder; for one mask also a name that ends in ``.seg.nrrd`` or ``.mrb``."""
     label_table: str | Path | None = None
@@ -105,6 +105,8 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
         DataError: There is no mask, an image is missing, or the only mask cannot be written; one of
             several that cannot is in its outcome.
     """
+    if request.supervoxels and request.label_table is not None:
+        raise UsageError("--label-table names classes, and supervoxels have none; leave one out")
     root, items = _find(request)
     folder = None if request.output == (items[0].segments or items[0].scene) else request.output
     _refuse_existing(items, overwrite=request.overwrite)

@@ -179,8 +179,9 @@ _WINDOWS = (
     "it."
 )
 _RESAMPLED = (
-    "\n\nVolumes are resampled to {} mm by MONAI's Spacingd, and class shares back to the volume's "
-    "grid. voxseg interpolates a little differently, so that masks may differ along borders."
+    "\n\nVolumes are resampled to {} mm, and class shares back to the volume's grid, by the "
+    "expressions `matrix` and `resample` of the configuration. MONAI's Spacingd would not do: it "
+    "moves the grid, and does not smooth where the grid gets coarser."
 )
 _CHANNELS = (
     "\n\nThe image has {} channels: a 4D file, or in `FOLDER_OF_VOLUMES` a folder for each case "

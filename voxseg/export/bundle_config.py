@@ -26,6 +26,47 @@ _ANSWER = (
 )
 _RUN = "$torch.no_grad()(lambda: [len(@answer(batch)) for batch in @dataloader])()"
 
+# Linear interpolation between grids over one box of the world, as a matrix for each axis; where the
+# grid gets coarser the kernel is as much wider. MONAI's Spacingd neither keeps the box nor widens
+# anything, and fails in MONAI Label, which puts "image_path" beside the image.
+_RESAMPLE = {
+    "kernel": "$lambda offsets: (lambda tent: tent / tent.sum(1, keepdims=True))"
+    "(np.maximum(1 - np.abs(offsets), 0))",
+    "centred": "$lambda offsets, kernel: (lambda middle: kernel - middle * kernel * "
+    "(offsets - middle) / (kernel * (offsets - middle) ** 2).sum(1, keepdims=True))"
+    "((kernel * offsets).sum(1, keepdims=True))",
+    "offsets": "$lambda size, target, places: (places - "
+    "((np.arange(target) + 0.5) * (size / target) - 0.5)[:, None]) / max(size / target, 1.0)",
+    "taps": "$lambda size, target, places: (lambda offsets: @kernel(offsets) if target >= size "
+    "else @centred(offsets, @kernel(offsets)))(@offsets(size, target, places))",
+    "matrix": "$lambda size, target: (lambda places: np.dot(@taps(size, target, places), "
+    "np.eye(size)[np.clip(places, 0, size - 1)]).astype(np.float32))"
+    "(np.arange(-size // target - 1, size + size // target + 2))",
+    "resample": "$lambda values, shape: functools.reduce(lambda array, axis: np.moveaxis("
+    "np.tensordot(@matrix(array.shape[axis], shape[axis - 1]), array, (1, axis)), 0, axis) "
+    "if array.shape[axis] != shape[axis - 1] else array, (1, 2, 3), values)",
+    "cropped": "$lambda values, shape: functools.reduce(lambda array, axis: np.take(array, "
+    "(2 * np.arange(shape[axis]) + 1) * array.shape[axis] // (2 * shape[axis]), axis), "
+    "range(3), values.sum(0) > 0)",
+    "restore": "$lambda values, shape: @resample(values, shape) * @cropped(values, shape)",
+    "working_shape": "$lambda image: [max(1, round(n * old / new)) for n, old, new in "
+    "zip(image.shape[1:], np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0), @spacing)]",
+}
+_TO_WORKING_GRID = {
+    "_target_": "Lambdad",
+    "keys": "image",
+    "func": "$lambda image: monai.utils.convert_to_dst_type("
+    "@resample(image.get_array(), @working_shape(image)), image)[0]",
+}
+# On its own after Invertd, for Lambdad does not use the inverse function that it is given.
+_TO_FILE_GRID = {
+    "_target_": "Lambdad",
+    "keys": "pred",
+    "func": "$lambda pred: (lambda out: out.meta.update(affine=out.meta['original_affine']) or out)"
+    "(monai.utils.convert_to_dst_type(@restore(pred.get_array(), "
+    "[int(n) for n in pred.meta['spatial_shape'][:3]]), pred)[0])",
+}
+
 
 def inference_config(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write the configuration that prepares images, runs the network and saves masks.
@@ -35,7 +76,7 @@ def inference_config(facts: Mapping[str, Any]) -> dict[str, Any]:
     """
     preparation = facts["preprocessing"]
     return {
-        "imports": ["$import glob", "$import os"],
+        "imports": ["$import functools", "$import glob", "$import os"],
         "bundle_root": ".",
         "dataset_dir": "$@bundle_root + '/data'",
         "output_dir": "$@bundle_root + '/eval'",
@@ -54,7 +95,7 @@ def inference_config(facts: Mapping[str, Any]) -> dict[str, Any]:
             "_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0,
         },
         "inferer": _inferer(facts),
-        "postprocessing": _compose(_answer(facts["postprocessing"]["classes"])),
+        "postprocessing": _compose(_answer(facts)),
         "answer": _ANSWER,
         "run": [_RUN],
     }  # fmt: skip
@@ -74,7 +115,10 @@ def _inferer(facts: Mapping[str, Any]) -> dict[str, Any]:
     windows = facts["windows"]
     if facts["supervoxels"] is not None:
         outside = facts["preprocessing"]["outside"]
-        return {"_target_": INFERER, "settings": facts["supervoxels"], "outside": outside}
+        return {
+            "_target_": INFERER, "settings": facts["supervoxels"], "outside": outside,
+            "spacing_mm": facts["preprocessing"]["spacing_mm"],
+        }  # fmt: skip
     if windows is None:
         return {"_target_": "SimpleInferer"}
     return {
@@ -89,6 +133,8 @@ def _inferer(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _expressions(preparation: Mapping[str, Any]) -> dict[str, str]:
     """Functions that the transforms use: which voxels are anatomy, and how they are scaled."""
     found = {"foreground": _foreground(preparation)}
+    if preparation["spacing_mm"]:
+        found |= _RESAMPLE | {"spacing": f"${preparation['spacing_mm']}"}
     if preparation["normalise"] == "none":
         return found
     found["limits"] = _limits(preparation["clip_percentiles"])
@@ -136,10 +182,7 @@ def _preparation(preparation: Mapping[str, Any]) -> list[dict[str, Any]]:
          "labels": None},
     ]  # fmt: skip
     if preparation["spacing_mm"]:
-        steps.append(
-            {"_target_": "Spacingd", "keys": "image", "pixdim": preparation["spacing_mm"],
-             "mode": "bilinear", "padding_mode": "border", "scale_extent": True}
-        )  # fmt: skip
+        steps.append(_TO_WORKING_GRID)
     selected = "@foreground"
     if preparation["normalise"] != "none":
         steps.append(_lambda("np.stack([@scale(one, inside) for one in image.get_array()])"))
@@ -163,14 +206,16 @@ def _lambda(expression: str) -> dict[str, Any]:
     }
 
 
-def _answer(classes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _answer(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Back to the grid of the file: class shares, not classes, are interpolated."""
-    values = [one["value"] for one in classes]
+    values = [one["value"] for one in facts["postprocessing"]["classes"]]
+    resampling = [_TO_FILE_GRID] if facts["preprocessing"]["spacing_mm"] else []
     dtype = _label_type(values)
     steps: list[dict[str, Any]] = [
         {"_target_": "Activationsd", "keys": "pred", "softmax": True},
         {"_target_": "Invertd", "keys": "pred", "transform": "@preprocessing",
          "orig_keys": "image", "nearest_interp": False, "to_tensor": True},
+        *resampling,
         {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
     ]  # fmt: skip
     if values != list(range(len(values))):

@@ -42,7 +42,7 @@ def view_of(label: NDArray[Any], affine: NDArray[np.float64]) -> View:
     if box is None:
         centre, corners = middle, whole
     else:
-        voxel = _middle(label, _nearest(label, box, centroid, affine[:3, :3]))
+        voxel = _middle(label, _nearest(label, centroid, affine[:3, :3]))
         centre, corners = affine[:3, :3] @ voxel + affine[:3, 3], _corners(box, affine)
     radius = float(np.linalg.norm(corners - centre, axis=1).max())
     return View(_three(centre), _three(middle), _three(extent), radius)
@@ -92,23 +92,19 @@ def _box_and_centroid(
 
 
 def _nearest(
-    label: NDArray[Any],
-    box: list[tuple[int, int]],
-    centroid: NDArray[np.float64],
-    matrix: NDArray[np.float64],
+    label: NDArray[Any], centroid: NDArray[np.float64], matrix: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Return the voxel of the mask that is nearest in mm to the centroid, the first of equals."""
-    best, least = np.zeros(3, np.int64), np.inf
-    for first in range(box[0][0], box[0][1] + 1):
-        found = np.argwhere(label[first])
-        if not len(found):
-            continue
-        voxels = np.column_stack([np.full(len(found), first), found])
-        distances = (((voxels - centroid) @ matrix.T) ** 2).sum(1)
-        at = int(distances.argmin())
-        if distances[at] < least:
-            best, least = voxels[at], float(distances[at])
-    return best
+    """Return a voxel of the mask near its centroid: the nearest in mm, in a cube that has any."""
+    start, reach = np.rint(centroid).astype(np.int64), 1
+    while True:
+        low = np.maximum(start - reach, 0)
+        cube = label[tuple(slice(a, b) for a, b in zip(low, start + reach + 1, strict=True))]
+        found = np.argwhere(cube) + low
+        if len(found):
+            distances = (((found - centroid) @ matrix.T) ** 2).sum(1)
+            nearest: NDArray[np.int64] = found[distances.argmin()]
+            return nearest
+        reach *= 2
 
 
 def _middle(label: NDArray[Any], voxel: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -166,6 +166,10 @@
         atlasOutline: 1, isColorbar: false, multiplanarPadPixels: 4,
       });
       await nv.attachToCanvas(canvas, false);
+      const longest = Math.max(...this.image.dimsRAS.slice(1, 4));
+      if (longest > nv.uiData.max3D) {
+        throw new Error(`this device draws volumes of at most ${nv.uiData.max3D} voxels an axis`);
+      }
       nv.setRadiologicalConvention(true);
       nv.setSliceMM(true);
       nv.addColormap(OVERLAY_NAME, this.case.gradient);
@@ -195,8 +199,10 @@
       this.draw(panel);
     }
 
+    // In mm: thinner than a voxel where the volume is small, and never lost where it is large.
     hairWidth() {
-      return Math.min(...this.image.pixDimsRAS.slice(1, 4)) / 8;
+      const { dimsRAS, pixDimsRAS } = this.image;
+      return Math.max(...[1, 2, 3].map((axis) => dimsRAS[axis] * pixDimsRAS[axis])) / 250;
     }
 
     draw({ nv, select, canvas }) {
