@@ -26,7 +26,10 @@ _TAGS = (
     "PhotometricInterpretation", "SamplesPerPixel", "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR
+_WITHOUT_SERIES = (  # a DICOMDIR, hanging protocols, colour palettes, templates of implants
+    "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.38.", "1.2.840.10008.5.1.4.39.",
+    "1.2.840.10008.5.1.4.43.", "1.2.840.10008.5.1.4.44.", "1.2.840.10008.5.1.4.45.",
+)  # fmt: skip
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "SR", "REG", "RWV", "FID", "DOC"}
 
 
@@ -92,7 +95,7 @@ def read_header(path: Path) -> Header | None:
     """Read what a file says of its images; a file that has not changed is read once.
 
     Returns:
-        None of a DICOMDIR, and of what only begins like DICOM.
+        None of a DICOMDIR and the like, and of what only begins like DICOM.
 
     Raises:
         DataError: It is damaged, or names no series.
@@ -110,8 +113,8 @@ def read_header(path: Path) -> Header | None:
 def _read_header(dicom: Any, path: Path, _time: int, _size: int) -> Header | None:
     try:
         found = dicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-        sop_class = getattr(found.file_meta, "MediaStorageSOPClassUID", "")
-        if sop_class == _DIRECTORY:
+        sop_class = str(getattr(found.file_meta, "MediaStorageSOPClassUID", ""))
+        if sop_class.startswith(_WITHOUT_SERIES):
             return None
         if not found.get("SeriesInstanceUID"):
             if not found.preamble:
