@@ -20,7 +20,8 @@ from voxseg.errors import DataError, VoxsegError
 MISSING_PACKAGE = "reading DICOM needs pydicom; install it with pip install 'voxseg[dicom]'"
 
 _TAGS = (
-    "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "PhotometricInterpretation", "SamplesPerPixel", "ModalityLUTSequence",
@@ -41,6 +42,8 @@ class Header:
     series: str
     """SeriesInstanceUID."""
     study: str
+    instance: str
+    """SOPInstanceUID, of this file alone; "" where it has none."""
     number: int | None
     description: str
     modality: str
@@ -141,6 +144,7 @@ def _header(found: Any, path: Path) -> Header:
         path=path,
         series=str(found.SeriesInstanceUID),
         study=str(found.get("StudyInstanceUID") or ""),
+        instance=str(found.get("SOPInstanceUID") or ""),
         number=None if number in (None, "") else int(number),
         description=" ".join(str(found.get("SeriesDescription") or "").split()),
         modality=modality,
