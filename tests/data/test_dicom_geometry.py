@@ -61,6 +61,7 @@ def test_orientations_rounded_to_four_digits_are_read():
         ([0, 2, 4, 6.6, 8, 10], r"uneven distances \(1\.4 to 2\.6 mm\)"),
         ([0, 0, 2, 2, 4, 4], r"is 4D: 2 images at each of its 3 positions"),
         ([0, 2, 2, 4], r"1 positions with more than one slice"),
+        ([], "holds no image; choose"),
         ([0], r"one slice, which makes no volume"),
     ],
 )

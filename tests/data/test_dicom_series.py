@@ -1,6 +1,7 @@
 """Which series of a folder is taken, and what is said where that is not clear."""
 
 import re
+import shutil
 
 import pytest
 from pydicom.uid import RTStructureSetStorage
@@ -127,7 +128,7 @@ def test_parallel_planes_make_a_volume_and_others_a_localizer(tmp_path, dicom):
 
 def test_only_pictures_that_are_no_volume(tmp_path, dicom):
     dicom.write_series(tmp_path, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
-    with pytest.raises(DataError, match="holds DICOM, but no volume"):
+    with pytest.raises(DataError, match=r"no volume .*14x11\), a localizer\); give"):
         find_cases(tmp_path, need_labels=False)
 
 
@@ -157,6 +158,14 @@ def test_a_volume_with_a_problem_is_listed_with_it(tmp_path, dicom, changes, wor
     assert re.search(words, problem_of(series))
     with pytest.raises(DataError, match=rf"^{tmp_path} .*{words}"):
         read_series(files)
+
+
+def test_files_that_are_there_twice_are_told_as_such(tmp_path, dicom):
+    files = dicom.write_series(tmp_path)
+    for path in files[:4]:
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    with pytest.raises(DataError, match="holds 4 files twice .*; remove the copies"):
+        read_series(find_series(tmp_path)[0].files)
 
 
 def test_grey_values_from_a_table_are_refused(tmp_path, dicom):

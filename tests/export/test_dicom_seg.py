@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -185,14 +186,19 @@ def test_patient_study_and_frame_of_reference_are_those_of_the_series(written, d
     }
 
 
-def test_the_same_mask_gives_the_same_file(written, label, tmp_path):
+def test_the_same_mask_gives_the_same_file(written, label, tmp_path, dicom):
     done, _, frames = written
     again = write_dicom_seg(tmp_path / "again.dcm", label, frames, TABLE)
     assert again.path.read_bytes() == done.path.read_bytes()
     other = label.copy()
     other[3, 3, 3] = 2
     third = write_dicom_seg(tmp_path / "other.dcm", other, frames, TABLE)
-    assert third.path.read_bytes() != done.path.read_bytes()
+    fourth = write_dicom_seg(
+        tmp_path / "named.dcm", label, frames,
+        LabelTable(labels=tuple(replace(one, name=f"a {one.name}") for one in TABLE)),
+    )  # fmt: skip
+    uids = {dicom.read(one.path).SOPInstanceUID for one in (done, third, fourth)}
+    assert len(uids) == 3
 
 
 def test_anonymised_files_tell_nothing(written, label, tmp_path, dicom, highdicom):
@@ -294,6 +300,15 @@ def test_series_that_cannot_be_referred_to(tmp_path, dicom, label):
     frames = [(many[k // 5], k % 5) for k in range(9)]
     with pytest.raises(DataError, match="over 2 multi-frame files"):
         write_dicom_seg(tmp_path / "m.dcm", label, frames, TABLE)
+
+
+def test_damaged_attributes_are_told_without_their_content(tmp_path, dicom, label):
+    files = dicom.write_series(tmp_path / "s")
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole.replace(b"PN\x08\x00Doe^Jane", b"P?\x08\x00Doe^Jane"))
+    with pytest.raises(DataError, match="no DICOM Segmentation can be made") as caught:
+        write_dicom_seg(tmp_path / "m.dcm", label, [(f, 0) for f in files], TABLE)
+    assert "Doe" not in str(caught.value)
 
 
 def test_missing_highdicom_is_one_sentence(tmp_path, monkeypatch, label):

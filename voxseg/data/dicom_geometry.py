@@ -67,6 +67,8 @@ def stack(slices: Sequence[Slice], where: str) -> Stack:
         DataError: They lack a place, are too few, differ in size, spacing or direction, lie at the
             same place, leave a gap, or lie along no normal (gantry tilt).
     """
+    if not slices:
+        raise DataError(f"{where} holds no image; choose another series")
     first, row, column = _common_plane(slices, where)
     if len(slices) < 2:
         raise DataError(f"{where} has one slice, which makes no volume; choose another series")

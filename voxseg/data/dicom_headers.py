@@ -20,13 +20,17 @@ from voxseg.errors import DataError, VoxsegError
 MISSING_PACKAGE = "reading DICOM needs pydicom; install it with pip install 'voxseg[dicom]'"
 
 _TAGS = (
-    "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID",
+    "SeriesInstanceUID", "SeriesNumber", "SeriesDescription",
     "Modality", "ImageType", "NumberOfFrames", "Rows", "Columns", "ImagePositionPatient",
     "ImageOrientationPatient", "PixelSpacing", "RescaleSlope", "RescaleIntercept",
     "PhotometricInterpretation", "SamplesPerPixel", "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
-_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR
+_WITHOUT_SERIES = (  # a DICOMDIR, hanging protocols, colour palettes, templates of implants
+    "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.38.", "1.2.840.10008.5.1.4.39.",
+    "1.2.840.10008.5.1.4.43.", "1.2.840.10008.5.1.4.44.", "1.2.840.10008.5.1.4.45.",
+)  # fmt: skip
 _NO_IMAGES = {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "SR", "REG", "RWV", "FID", "DOC"}
 
 
@@ -38,6 +42,8 @@ class Header:
     series: str
     """SeriesInstanceUID."""
     study: str
+    instance: str
+    """SOPInstanceUID, of this file alone; "" where it has none."""
     number: int | None
     description: str
     modality: str
@@ -92,7 +98,7 @@ def read_header(path: Path) -> Header | None:
     """Read what a file says of its images; a file that has not changed is read once.
 
     Returns:
-        None of a DICOMDIR, and of what only begins like DICOM.
+        None of a DICOMDIR and the like, and of what only begins like DICOM.
 
     Raises:
         DataError: It is damaged, or names no series.
@@ -110,8 +116,8 @@ def read_header(path: Path) -> Header | None:
 def _read_header(dicom: Any, path: Path, _time: int, _size: int) -> Header | None:
     try:
         found = dicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=_TAGS)
-        sop_class = getattr(found.file_meta, "MediaStorageSOPClassUID", "")
-        if sop_class == _DIRECTORY:
+        sop_class = str(getattr(found.file_meta, "MediaStorageSOPClassUID", ""))
+        if sop_class.startswith(_WITHOUT_SERIES):
             return None
         if not found.get("SeriesInstanceUID"):
             if not found.preamble:
@@ -138,6 +144,7 @@ def _header(found: Any, path: Path) -> Header:
         path=path,
         series=str(found.SeriesInstanceUID),
         study=str(found.get("StudyInstanceUID") or ""),
+        instance=str(found.get("SOPInstanceUID") or ""),
         number=None if number in (None, "") else int(number),
         description=" ".join(str(found.get("SeriesDescription") or "").split()),
         modality=modality,

@@ -162,7 +162,8 @@ def choose_series(found: Sequence[Series], place: Path, wanted: str = "") -> Ser
         if len(images) == 1 and images[0].kind == "single slice":
             return images[0]  # which reading refuses in its own words
         raise DataError(
-            f"{place} holds DICOM, but no volume ({_listed(found)}); give the folder of a volume"
+            f"{place} holds DICOM, but no volume ({_listed(found, with_kind=True)}); give the "
+            "folder of a volume"
         )
     studies = len({one.study for one in images})
     if studies > 1:
@@ -180,12 +181,7 @@ def choose_series(found: Sequence[Series], place: Path, wanted: str = "") -> Ser
 
 def left_aside(found: Sequence[Series], chosen: Series) -> tuple[str, ...]:
     """Say which series are not used, and why."""
-    others = [one for one in found if one is not chosen]
-    return tuple(
-        f"left aside: series {one}"
-        + (f", a {one.kind}" if one.kind in ("localizer", "single slice") else "")
-        for one in others
-    )
+    return tuple(f"left aside: series {_with_kind(one)}" for one in found if one is not chosen)
 
 
 def stack_series(headers: Sequence[Header], where: str) -> Stack:
@@ -198,6 +194,12 @@ def stack_series(headers: Sequence[Header], where: str) -> Stack:
     Raises:
         DataError: They do not.
     """
+    known = [header.instance for header in headers if header.instance]
+    if len(set(known)) < len(known):
+        raise DataError(
+            f"{where} holds {len(known) - len(set(known))} files twice (they have one "
+            "SOPInstanceUID); remove the copies"
+        )
     kinds = sorted({header.photometric for header in headers})
     colour = next((kind for kind in kinds if not kind.startswith("MONOCHROME")), None)
     if colour is not None:
@@ -273,7 +275,12 @@ def _named(found: Sequence[Series], place: Path, wanted: str) -> Series:
     )
 
 
-def _listed(series: Sequence[Series]) -> str:
-    texts = [str(one) for one in series[:8]]
+def _with_kind(series: Series) -> str:
+    is_odd = series.kind in ("localizer", "single slice")
+    return f"{series}, a {series.kind}" if is_odd else str(series)
+
+
+def _listed(series: Sequence[Series], *, with_kind: bool = False) -> str:
+    texts = [_with_kind(one) if with_kind else str(one) for one in series[:8]]
     more = [f"{len(series) - len(texts)} more"] if len(series) > len(texts) else []
     return "; ".join([*texts, *more])

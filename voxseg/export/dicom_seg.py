@@ -3,13 +3,15 @@
 Source: PS3.3, A.51 and C.8.20; written by highdicom, whose names the attributes have.
 Segments are numbered 1, 2, ... in the order of the label table. Without codes in the table a
 segment is "Tissue" of category "Tissue" (SNOMED CT 85756007), as in 3D Slicer, and has its name.
-The same mask of the same series gives the same file: UIDs are hashes of both, and dates are those
-of the series.
+The same mask of the same series gives the same file: UIDs are hashes of the series, the mask, its
+table and voxseg's version, and dates are those of the series.
 """
 
+import contextlib
 import hashlib
+import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,24 +94,35 @@ def write_dicom_seg(
     for number, one in enumerate(segments, 1):
         if one.value in present:
             numbers[one.value] = number
-    sources = read_sources(frames, anonymise=anonymise)
-    planes = numbers[label].transpose(2, 1, 0)
-    if len(sources) == 1:  # frames of one file, in the order of the file
-        planes = planes[np.argsort([number for _, number in frames])]
-    content = hashlib.sha256(f"{label.shape}{[one.value for one in segments]}".encode())
-    content.update(np.ascontiguousarray(planes).data)
-    try:
-        found = _segmentation(highdicom, sources, planes, segments, content.hexdigest())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(
-            f"no DICOM Segmentation can be made of {frames[0][0].parent} ({reason}); write the "
-            "mask as NIfTI instead"
-        ) from error
-    _settle(found, sources[0], anonymise=anonymise)
+    content = io.BytesIO()
+    with _in_words(frames[0][0].parent):
+        sources = read_sources(frames, anonymise=anonymise)
+        planes = numbers[label].transpose(2, 1, 0)
+        if len(sources) == 1:  # frames of one file, in the order of the file
+            planes = planes[np.argsort([number for _, number in frames])]
+        found = _segmentation(highdicom, sources, np.ascontiguousarray(planes), segments)
+        _settle(found, sources[0], anonymise=anonymise)
+        found.save_as(content)
     with replacing(path) as temporary:
-        found.save_as(temporary)
+        temporary.write_bytes(content.getvalue())
     return WrittenSeg(path, segments, tuple(one for one in segments if one.value not in present))
+
+
+@contextlib.contextmanager
+def _in_words(place: Path) -> Iterator[None]:
+    """Turn what pydicom and highdicom raise, a dozen kinds, into one sentence.
+
+    Their own words are left out: they may quote values of the patient.
+    """
+    try:
+        yield
+    except VoxsegError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"no DICOM Segmentation can be made of {place} ({type(error).__name__}: a header is "
+            "damaged or unusual); write the mask as NIfTI instead"
+        ) from error
 
 
 def _segmentation(
@@ -117,14 +130,16 @@ def _segmentation(
     sources: Sequence[Any],
     planes: np.ndarray[Any, Any],
     segments: Sequence[Label],
-    content: str,
 ) -> Any:
     first = sources[0]
+    digest = hashlib.sha256(f"{planes.shape} {segments} {__version__}".encode())
+    digest.update(planes.data)
+    content = digest.hexdigest()
     series = str(first.SeriesInstanceUID)
     number = int(first.get("SeriesNumber") or 0)
     return highdicom.seg.Segmentation(
         source_images=sources,
-        pixel_array=np.ascontiguousarray(planes),
+        pixel_array=planes,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _description(highdicom, one, number) for number, one in enumerate(segments, 1)
