@@ -167,7 +167,7 @@ def test_a_network_that_answers_otherwise_is_not_kept(make_run, volume, tmp_path
     original = export_models.program_of
     monkeypatch.setattr(export_models, "program_of", spoilt)
     with pytest.raises(VoxsegError, match=r"logits differ by 0\.5 .* nothing was kept"):
-        voxseg.export_onnx(run, tmp_path / "n.onnx", case=volume)
+        voxseg.export_torch(run, tmp_path / "n.pt2", case=volume)
     monkeypatch.setattr(exported, "_LOGITS", 10.0)  # then the mask must tell
     with pytest.raises(VoxsegError, match=r"differ from voxseg's mask of case0.*--tolerance"):
         voxseg.export_torch(run, tmp_path / "n.pt2", case=volume)
