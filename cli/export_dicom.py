@@ -21,15 +21,7 @@ def export_dicom(
             "of the description.",
         ),
     ] = None,
-    label_table: Annotated[
-        str | None,
-        typer.Option(
-            "--label-table",
-            help="Names, colours and codes of the classes: a table that ships with voxseg, or a "
-            "TOML or CSV file; by default they are called 'class N'.",
-            metavar="TABLE",
-        ),
-    ] = None,
+    label_table: options.MaskTable = None,
     anonymise: options.Anonymise = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -49,6 +41,7 @@ def export_dicom(
         label_table=label_table,
         anonymise=anonymise,
         overwrite=overwrite,
+        say=lambda text: terminal.err.print(text, markup=False),
     )
     how = "resampled onto" if done.is_resampled else "on the grid of"
     terminal.out.print(f"{output}: {how} series {done.series}", markup=False)

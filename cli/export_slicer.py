@@ -23,16 +23,7 @@ def export_slicer(
             "--output", "-o", help="A folder; for one mask also NAME.seg.nrrd or NAME.mrb."
         ),
     ],
-    label_table: Annotated[
-        str | None,
-        typer.Option(
-            "--label-table",
-            "--labels",
-            help="Names, colours and codes of the classes: a table that ships with voxseg, or a "
-            "TOML or CSV file; by default labels.csv beside MASK.",
-            metavar="TABLE",
-        ),
-    ] = None,
+    label_table: options.MaskTable = None,
     mrb: Annotated[
         bool, typer.Option("--mrb", help="Also CASE.mrb: all in one file, the patient's image too.")
     ] = False,

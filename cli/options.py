@@ -98,6 +98,16 @@ Anonymise = Annotated[
         help="DICOM without what tells who the patient is: names, dates, places; UIDs are hashed.",
     ),
 ]
+MaskTable = Annotated[
+    str | None,
+    typer.Option(
+        "--label-table",
+        "--labels",
+        help="Names, colours and codes of the classes: a table that ships with voxseg, or a TOML "
+        "or CSV file; by default labels.csv beside MASK.",
+        metavar="TABLE",
+    ),
+]
 LabelTable = Annotated[
     str | None,
     typer.Option(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from . import console as terminal
+from . import options
 
 
 def view(
@@ -22,15 +23,7 @@ def view(
         Path | None,
         typer.Option("--output", "-o", help="The page; IMAGE_view.html in this folder by default."),
     ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            help="Names and colours of the labels: a table that ships with voxseg, a .toml or a "
-            ".csv file; labels.csv beside a mask by default.",
-            metavar="TABLE",
-        ),
-    ] = None,
+    label_table: options.MaskTable = None,
     supervoxels: Annotated[
         Path | None,
         typer.Option("--supervoxels", help="A region map, drawn as borders.", metavar="MAP"),
@@ -78,7 +71,7 @@ def view(
         image,
         masks,
         output,
-        labels=labels,
+        label_table=label_table,
         supervoxels=supervoxels,
         uncertainty=uncertainty,
         window=window,

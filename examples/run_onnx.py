@@ -45,6 +45,9 @@ def segment(network: Path, volume: Path, mask: Path, supervoxels: Path | None = 
         regions = turned(np.asarray(nib.load(supervoxels).dataobj).reshape(source.shape[:3]), turn)
         inputs["superpixels"] = nearest(regions, shape)[cut][None].astype(np.int64) - 1
 
+    size = inputs["image"].shape[2:]
+    if all(n <= least for n, least in zip(size, about["smallest_voxels"], strict=True)):
+        raise SystemExit(f"the volume's foreground of {size} voxels is too small for this network")
     session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
     scores = session.run(None, inputs)[0][0]
 

@@ -21,6 +21,10 @@ assert place.parent == Path(sys.argv[1]), place
 from voxseg.engine.config import recipe_names
 assert "ibsr-reduced8-v3" in recipe_names()
 assert (place / "export" / "report.html").is_file()
+from voxseg.export.viewer import viewer_parts
+assert viewer_parts().num_bytes > 1_000_000
+assert (place / "export" / "viewer.html").is_file()
+assert (place / "export" / "viewer_page.css").is_file()
 assert (place / "py.typed").is_file()
 from voxseg.schemas import read_schema
 assert read_schema("split")["$id"] == "voxseg.split/1"

@@ -214,6 +214,9 @@ def test_runs_that_are_no_single_network_of_volumes_are_refused(make_run, tmp_pa
     edges = write_run(tmp_path / "edges", {**flat, "task": {"kind": "boundaries"}}, 2)
     with pytest.raises(UsageError, match="was trained for boundaries"):
         voxseg.export_torch(edges, tmp_path / "n.pt2")
+    other = {"model": {"network": "pixelnet", "trunk": "voxresnet"}}
+    with pytest.raises(UsageError, match=r"holds a pixelnet, .* a voxresnet can be exported"):
+        voxseg.export_torch(write_run(tmp_path / "other", other), tmp_path / "n.pt2")
     windows = write_run(tmp_path / "windows", {"predict": {"always_windows": True}})
     with pytest.raises(UsageError, match="pools supervoxels of blended windows"):
         voxseg.export_torch(windows, tmp_path / "n.pt2")

@@ -79,12 +79,12 @@ def test_names_come_from_the_table_beside_the_mask(image, mask, tmp_path, read_v
 def test_a_table_can_be_chosen(image, mask, label, tmp_path, read_viewer):
     page = tmp_path / "page.html"
     with pytest.raises(DataError, match="holds the label 6, and the label table"):
-        voxseg.view(image, mask, page, labels="msd-hippocampus")
+        voxseg.view(image, mask, page, label_table="msd-hippocampus")
     save(mask, np.minimum(label, 2))
-    voxseg.view(image, mask, page, labels="msd-hippocampus")
+    voxseg.view(image, mask, page, label_table="msd-hippocampus")
     assert read_viewer(page).case()["labels"][0]["name"] == "anterior hippocampus"
     with pytest.raises(UsageError, match="did you mean msd-hippocampus"):
-        voxseg.view(image, mask, page, labels="msd-hipocampus", overwrite=True)
+        voxseg.view(image, mask, page, label_table="msd-hipocampus", overwrite=True)
 
 
 def test_a_mask_on_another_grid_is_refused_or_resampled(image, label, tmp_path, read_viewer):

@@ -20,6 +20,7 @@ def export_dicom(
     label_table: str | None = None,
     anonymise: bool = False,
     overwrite: bool = False,
+    say: Callable[[str], None] = silent,
 ) -> _dicom.ExportedSeg:
     """Write a mask as DICOM Segmentation of a series; see ``voxseg export dicom --help``."""
     return _dicom.export_dicom(
@@ -30,6 +31,7 @@ def export_dicom(
         table=label_table,
         anonymise=anonymise,
         overwrite=overwrite,
+        say=say,
     )
 
 

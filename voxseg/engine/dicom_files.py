@@ -14,11 +14,12 @@ from voxseg.data.names import case_name
 from voxseg.data.reading import is_dicom
 from voxseg.data.regrid import describe_grid, label_on_grid_of
 from voxseg.data.volume import GRID_TOLERANCE_VOXELS, Volume, affine_distance, read_label
+from voxseg.engine.mask_tables import place_beside, read_beside
 from voxseg.engine.predict_case import CaseAnswer
 from voxseg.errors import DataError, UsageError
 from voxseg.export.dicom_seg import WrittenSeg, require_highdicom, write_dicom_seg
 from voxseg.export.label_files import read_label_table
-from voxseg.export.labels import LabelTable, plain_table
+from voxseg.export.labels import HIGHEST_VALUE, LabelTable, plain_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,7 @@ def export_dicom(
     table: str | None = None,
     anonymise: bool = False,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> ExportedSeg:
     """Write a NIfTI mask as DICOM Segmentation of a series, resampled onto its grid in mm.
 
@@ -107,9 +109,11 @@ def export_dicom(
         output: ``.dcm``.
         folder: Of the series.
         series: Which; see ``dicom_series.choose_series``.
-        table: Names, colours and codes; see ``read_label_table``. By default "class N".
+        table: Names, colours and codes; see ``read_label_table``. By default ``labels.csv`` beside
+            the mask, or that of the run that it lies in; else "class N".
         anonymise: Leave out what tells who the patient is.
         overwrite: Replace ``output``.
+        say: Told where names come from.
 
     Raises:
         UsageError: The output exists or is a folder, or a series must be chosen.
@@ -127,7 +131,7 @@ def export_dicom(
     if label.array.min() < 0:
         raise DataError(f"{mask} has values below 0, which no segment can have; renumber them")
     values = [int(value) for value in np.unique(label.array) if value > 0]
-    names = _table(table, values, mask)
+    names = _table(table, values, mask, say)
     target, _ = read_series_geometry(chosen.files)
     is_resampled = not _is_on(label, target)
     moved = label_on_grid_of(label, target) if is_resampled else label.array
@@ -155,12 +159,26 @@ def _check_output(output: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{output} exists; use --overwrite, or another -o")
 
 
-def _table(place: str | None, values: Sequence[int], mask: Path) -> LabelTable:
-    if place is None:
-        if values[-1] > 65535:
-            raise DataError(f"{mask} holds the label {values[-1]}; labels of masks go to 65535")
+def _table(
+    place: str | None, values: Sequence[int], mask: Path, say: Callable[[str], None]
+) -> LabelTable:
+    beside = place_beside(mask.parent)
+    if place is not None:
+        table = read_label_table(place)
+    elif beside is not None:
+        say(f"names and colours: {beside}")
+        table = read_beside(beside)
+    else:
+        if values[-1] > HIGHEST_VALUE:
+            raise DataError(
+                f"{mask} holds the label {values[-1]}; labels of masks go to {HIGHEST_VALUE}"
+            )
+        say(
+            f"no labels.csv lies beside {mask}: its classes are called class 1, class 2 and so "
+            "on; --label-table gives them names"
+        )
         return plain_table({value: f"class {value}" for value in values})
-    return read_label_table(place).covering(values, str(mask))
+    return table.covering(values, str(mask))
 
 
 def _is_on(label: Volume, target: Volume) -> bool:

@@ -93,7 +93,10 @@ def _run_bundle(folder: Path, known: Reference) -> Any:
             workflow.run()
             workflow.finalize()
         except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
             raise VoxsegError(
                 f"MONAI cannot run the bundle on {known.case.images[0]} ({reason}); nothing was "
                 "kept"

@@ -176,7 +176,14 @@ def _difference(
     with torch.inference_mode():
         tensors = [torch.from_numpy(one) for one in inputs]
         expected = _original(run, tensors).numpy()
-    found = exported(inputs)
+    try:
+        found = exported(inputs)
+    except Exception as error:  # of whatever runtime
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise VoxsegError(
+            f"the exported network does not run on an image of {inputs[0].shape} ({reason}); "
+            "nothing was kept"
+        ) from None
     if found.shape != expected.shape:
         raise VoxsegError(
             f"the exported network answers {found.shape} where the original answers "
@@ -193,13 +200,9 @@ def _difference(
 
 
 def _original(run: PortableRun, tensors: Sequence[Tensor]) -> Tensor:
-    if not run.needs_superpixels:
-        logits: Tensor = run.network(tensors[0])
-        return logits
-    count = max(0, int(tensors[1].max())) + 1
-    network: Any = run.network  # with these two more arguments, as it needs superpixels
-    pooled: Tensor = network(tensors[0], tensors[1], count)
-    return pooled
+    count = max(0, int(tensors[1].max())) + 1 if run.needs_superpixels else None
+    logits: Tensor = run.network(*tensors, count=count)
+    return logits
 
 
 def _other_sizes(run: PortableRun) -> list[tuple[int, ...]]:

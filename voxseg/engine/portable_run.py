@@ -11,13 +11,13 @@ from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
 from voxseg.engine.config import Config
 from voxseg.engine.labels import label_table
 from voxseg.engine.network import (
-    SegmentationNetwork,
     deepest_stride,
     image_channels,
     network_of,
 )
 from voxseg.errors import UsageError
 from voxseg.export.torch_program import INPUTS, OUTPUT
+from voxseg.models import VoxResNet
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PortableRun:
 
     path: Path
     """Its checkpoint."""
-    network: SegmentationNetwork
+    network: VoxResNet
     """In evaluation mode, on the CPU, in float32."""
     config: Config
     channels: int
@@ -71,6 +71,11 @@ def read_portable(run: Path) -> PortableRun:
             f"{run} holds a network of slices or photographs; networks that see whole volumes can "
             "be exported"
         )
+    if not isinstance(network, VoxResNet):
+        raise UsageError(
+            f"{run} holds a {config.model.network}, whose steps depend on the size of an image, "
+            "which no fixed program can say; a voxresnet can be exported"
+        )
     if config.predict.always_windows and network.needs_superpixels:
         raise UsageError(
             f"{run} pools supervoxels of blended windows (predict.always_windows), which other "
@@ -99,8 +104,8 @@ def facts_of(run: PortableRun) -> dict[str, Any]:
     return {
         "network": {
             "name": model.network,
-            "design": getattr(run.network, "design", "V0"),
-            "reduce": model.reduce,
+            "design": run.network.design,
+            "reduce": run.network.reduce,
             "parameters": sum(p.numel() for p in run.network.parameters()),
         },
         "inputs": _inputs(run),

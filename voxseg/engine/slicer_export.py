@@ -17,8 +17,7 @@ from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
 from voxseg.data.volume import read_label
-from voxseg.engine.config import build, read_toml
-from voxseg.engine.labels import label_table
+from voxseg.engine.mask_tables import TABLE, place_beside, read_beside
 from voxseg.engine.pairs import find_predictions
 from voxseg.engine.slicer_files import (
     LABEL_MAP,
@@ -214,14 +213,10 @@ def _table(
     if request.label_table is not None:
         chosen = request.label_table
         return read_label_table(chosen), Path(chosen) if Path(chosen).is_file() else None
-    beside = root / "labels.csv"
-    if beside.is_file():
+    beside = place_beside(root)
+    if beside is not None:
         say(f"names and colours: {beside}")
-        return read_label_table(beside), beside
-    run = root.parent / "config.toml"
-    if root.name == "predictions" and run.is_file():
-        say(f"names and colours: {run}")
-        return label_table(build(read_toml(run)).labels), None
+        return read_beside(beside), beside if beside.name == TABLE else None
     values: set[int] = set()
     for item in items:
         found = mask_values(item.mask)
@@ -240,7 +235,7 @@ def _is_missing(folder: Path, table: LabelTable, source: Path | None, *, overwri
     Raises:
         UsageError: Another one is there.
     """
-    target = folder / "labels.csv"
+    target = folder / TABLE
     if source is not None and source.resolve() == target.resolve():
         return False
     if not target.is_file() or overwrite:

@@ -17,6 +17,7 @@ from voxseg.data.names import case_name, is_photograph_file
 from voxseg.data.reading import read_channels
 from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
 from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
+from voxseg.engine.mask_tables import place_beside, read_beside
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.label_files import read_label_table
 from voxseg.export.labels import HIGHEST_VALUE, LabelTable, plain_table
@@ -35,8 +36,8 @@ class ViewRequest:
     """Label maps; the first is compared with each other one."""
     output: Path | None = None
     """The page; None names it after the image, in the current folder."""
-    labels: str | Path | None = None
-    """A table's name or file."""
+    label_table: str | Path | None = None
+    """A table's name or file; by default what lies beside the first mask that has one."""
     supervoxels: Path | None = None
     uncertainty: Path | None = None
     window: tuple[float, float] | None = None
@@ -196,16 +197,16 @@ def _values(
 def _table(request: ViewRequest, values: Mapping[str, Sequence[int]]) -> tuple[LabelTable, str]:
     """Find names and colours of the labels, and what is to be said of them."""
     used = sorted({value for found in values.values() for value in found})
-    if request.labels is not None:
-        table = read_label_table(request.labels).covering(used, "a mask")
+    if request.label_table is not None:
+        table = read_label_table(request.label_table).covering(used, "a mask")
         return _small(table, used), ""
-    beside = [path.parent / "labels.csv" for path in request.masks]
-    place = next((path for path in beside if path.is_file()), None)
+    beside = (place_beside(path.parent) for path in request.masks)
+    place = next((path for path in beside if path is not None), None)
     plain = {value: f"label {value}" for value in used}
     if place is None:
         return plain_table(plain), ""
     try:
-        table = read_label_table(place)
+        table = read_beside(place)
     except VoxsegError as error:
         return plain_table(plain), f"Labels have no names, for {error}."
     lacking = [value for value in used if value not in table]
@@ -216,7 +217,7 @@ def _table(request: ViewRequest, values: Mapping[str, Sequence[int]]) -> tuple[L
         words = ", ".join(str(value) for value in lacking[:5]) + " ..." * (len(lacking) > 5)
         return _small(
             replace(table, labels=labels), used
-        ), f"labels.csv beside the mask has no name for label {words}."
+        ), f"{place.name} beside the mask has no name for label {words}."
     return _small(table, used), ""
 
 

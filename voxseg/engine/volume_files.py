@@ -23,11 +23,16 @@ def write_volumes(path: Path, outcomes: Sequence[CaseOutcome], table: LabelTable
     Raises:
         VoxsegError: The file cannot be written.
     """
-    rows = [row for one in outcomes for row in _rows(one, table)]
+    rows = [_rounded(row) for one in outcomes for row in _rows(one, table)]
     if rows:
         write_text(path, csv_text(rows))
     else:
         path.unlink(missing_ok=True)  # its cases are no longer those of predict.json
+
+
+def _rounded(row: dict[str, object]) -> dict[str, object]:
+    """Leave digits out that no volume has: a millionth is far below a voxel."""
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _rows(outcome: CaseOutcome, table: LabelTable) -> Iterator[dict[str, object]]:

@@ -56,7 +56,10 @@ def write_onnx(program: "torch.export.ExportedProgram", path: Path, about: dict[
                 output_names=[OUTPUT],
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            reason = str(error).strip().splitlines()[0][:200]
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
             raise VoxsegError(
                 f"this network cannot be written as ONNX ({reason}); use 'voxseg export torch'"
             ) from None

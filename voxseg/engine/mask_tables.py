@@ -1,0 +1,35 @@
+"""Names, colours and codes of masks in a folder: what their prediction left beside them."""
+
+from pathlib import Path
+
+from voxseg.engine.config import build, read_toml
+from voxseg.engine.labels import label_table
+from voxseg.export.label_files import read_label_table
+from voxseg.export.labels import LabelTable
+
+TABLE = "labels.csv"
+_FOLDER, _CONFIG = "predictions", "config.toml"  # of a run
+
+
+def place_beside(folder: Path) -> Path | None:
+    """Say which file names the classes of the masks in a folder.
+
+    Returns:
+        ``labels.csv`` there; else the ``config.toml`` of the run whose predictions they are; else
+        None.
+    """
+    places = [folder / TABLE]
+    if folder.resolve().name == _FOLDER:
+        places.append(folder.resolve().parent / _CONFIG)
+    return next((place for place in places if place.is_file()), None)
+
+
+def read_beside(place: Path) -> LabelTable:
+    """Read the table of what ``place_beside`` found.
+
+    Raises:
+        VoxsegError: The file is no label table, or no configuration.
+    """
+    if place.name == _CONFIG:
+        return label_table(build(read_toml(place)).labels)
+    return read_label_table(place)
