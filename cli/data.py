@@ -14,14 +14,16 @@ from voxseg.schemas import CONVERT, SERIES
 from . import console as terminal
 from . import options
 
-app = typer.Typer(no_args_is_help=True, help="Work on data sets: turn them into other forms.")
+app = typer.Typer(
+    no_args_is_help=True, help="Work on data sets: turn them into other forms, list DICOM."
+)
 
 Form = Literal["coco"]
 
 
 @app.callback()
 def data() -> None:
-    """Work on data sets: turn them into other forms."""
+    """Work on data sets: turn them into other forms, list DICOM."""
 
 
 @app.command()

@@ -115,6 +115,8 @@ def predict(
 ) -> None:
     """Segment INPUTS; write one mask for each, on its own grid, into OUTPUT.
 
+    A folder of DICOM is one case: its only volume, or the one that --series names.
+
     Networks of other tasks write thinned boundary maps (CASE.png), surface normals (CASE.png and
     CASE.npz), or the most probable classes of all photographs (predictions.csv).
 

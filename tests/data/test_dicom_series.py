@@ -164,7 +164,7 @@ def test_files_that_are_there_twice_are_told_as_such(tmp_path, dicom):
     files = dicom.write_series(tmp_path)
     for path in files[:4]:
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
-    with pytest.raises(DataError, match="holds 4 files twice .*; remove the copies"):
+    with pytest.raises(DataError, match=r"holds 4 files twice .*; remove the copies"):
         read_series(find_series(tmp_path)[0].files)
 
 

@@ -218,6 +218,7 @@ def test_anonymised_files_tell_nothing(written, label, tmp_path, dicom, highdico
     assert found.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     assert (found.PatientName, found.PatientID, found.StudyDate) == ("", "", "")
     assert found.ContentDate == "19000101"
+    assert found.LongitudinalTemporalInformationModified == "REMOVED"
     volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
     mm = (LPS @ volume.affine @ [*np.argwhere(volume.array == 2).mean(0), 1])[:3]
     np.testing.assert_allclose(mm, centres(label, affine)[5], atol=1e-3)

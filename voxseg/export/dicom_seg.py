@@ -217,5 +217,6 @@ def _settle(found: Any, source: Any, *, anonymise: bool) -> None:
     method.CodeValue, method.CodingSchemeDesignator = "113100", "DCM"
     method.CodeMeaning = "Basic Application Confidentiality Profile"
     found.PatientIdentityRemoved = "YES"
+    found.LongitudinalTemporalInformationModified = "REMOVED"
     found.DeidentificationMethod = f"voxseg {__version__}"
     found.DeidentificationMethodCodeSequence = [method]
