@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint bench gpu clean
+.PHONY: install demo test lint bench gpu reproduce clean
 
 install: $(STAMP)
 
@@ -37,6 +37,15 @@ bench: install
 # On a machine with a GPU, with the Python that holds torch for it; nothing is installed.
 gpu:
 	$(PYTHON) -m voxseg.bench.gpu
+
+# The supervoxel paper's tables on IBSR: make reproduce DATA=folder OUT=folder BUDGET_MINUTES=80
+# As long as plan and OUT are the same, it goes on where it was stopped.
+BUDGET_MINUTES ?= 80
+reproduce: install
+	@test -n "$(DATA)" -a -n "$(OUT)" \
+		|| { echo "say where the labelled volumes are and where rows go: make reproduce DATA=... OUT=..."; exit 2; }
+	$(BIN)/python examples/reproduce_ibsr_tables.py "$(DATA)" -o "$(OUT)" \
+		--budget-minutes $(BUDGET_MINUTES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo

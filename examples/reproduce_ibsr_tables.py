@@ -256,12 +256,14 @@ class Reproduction:
                     "not mixed"
                 )
             print(f"training {row.name}")
-            settings = merge(row.changes(plan.sizes), self.settings)
+            # A row that was begun has its settings; what its data changed cannot be asked anew.
+            is_begun = (folder / "config.toml").is_file()
+            settings = {} if is_begun else merge(row.changes(plan.sizes), self.settings)
             voxseg.crossval(
                 self.data,
                 folder,
                 split=self.split,
-                recipe=row.recipe,
+                recipe=None if is_begun else row.recipe,
                 settings=settings,
                 epochs=planned.epochs,
                 seed=self.facts.seed,

@@ -17,8 +17,8 @@ TINY = (
 # test_tasks.py and engine/test_pooled.py, those of exported networks in
 # engine/test_export_models.py.
 ELSEWHERE = {
-    "bench", "confusion", "convert", "demo", "demo-settings", "exported", "gpu", "network",
-    "series", "task-metrics",
+    "bench", "confusion", "convert", "demo", "demo-settings", "exported", "gpu", "ibsr-plan",
+    "ibsr-tables", "network", "series", "task-metrics",
 }  # fmt: skip
 
 

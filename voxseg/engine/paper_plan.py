@@ -20,7 +20,7 @@ from voxseg.schemas import IBSR_PLAN
 
 SMALLEST_UPDATES = 60
 """Of a fold; a network that was trained for less says nothing."""
-ENOUGH = 0.5
+ENOUGH = 0.75
 """Share of the recipes' updates below which no further block is begun."""
 _MARGIN = 1.1  # of an estimate: other work on the machine, slower cases
 _SHARES = tuple(n / 100 for n in range(100, -1, -1))

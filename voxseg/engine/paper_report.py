@@ -86,8 +86,8 @@ def draw_figure_8(tables: Tables) -> bytes:
         face = _COLOURS[row.network] if is_filled else "none"
         axes.plot(seconds, dice, linestyle="none", markerfacecolor=face, label=label, **style)  # type: ignore[arg-type]  # a style is a mapping of texts
     axes.set(xlabel="seconds per volume, from file to file", ylabel="mean foreground Dice (%)")
-    axes.set_xlim(left=0)
-    axes.margins(y=0.15)
+    axes.set_xlim(0, 1.08 * max(seconds for _, seconds, _ in timed))
+    axes.margins(y=0.15)  # only up and down: a time starts at 0
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     buffer = io.BytesIO()
@@ -206,8 +206,13 @@ def _seconds_table(tables: Tables) -> ReportTable:
 
 def _paper_cells(row: Row) -> list[str]:
     known = PAPER.get(row.name, {})
-    cells = [f"{known[table]:g}" if table in known else "" for table in ("1", "2")]
-    return [*cells, f"{PARTITIONS[row.partition].oracle:g}" if row.partition else ""]
+    cells = [_printed(known[table]) if table in known else "" for table in ("1", "2")]
+    return [*cells, _printed(PARTITIONS[row.partition].oracle) if row.partition else ""]
+
+
+def _printed(percent: float) -> str:
+    """Write a number of the paper with the digits that it has there."""
+    return f"{percent:.2f}".removesuffix("0")
 
 
 def _write_page(tables: Tables, path: Path, png: bytes) -> None:

@@ -116,7 +116,7 @@ def _check(folder: Path, manifest: Mapping[str, Any], conditions: Conditions) ->
         raise DataError(f"{folder} has another split than split.json beside it; {cure}")
     if manifest.get("seeds") != [conditions.seed]:
         raise DataError(
-            f"{folder} has seeds {manifest.get('seeds')}, not {conditions.seed}; {cure}"
+            f"{folder} has the seeds {manifest.get('seeds')}, not {conditions.seed}; {cure}"
         )
     if manifest.get("data") != conditions.data:
         raise DataError(f"{folder} was made from other data; {cure}")

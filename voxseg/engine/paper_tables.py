@@ -201,12 +201,12 @@ def _of_row(tables: Tables, row: Row) -> str:
 
 def _paper_gain(row: Row) -> str:
     base = PAPER[f"{row.network}-v0"]["1"]
-    gains = [f"{value - base:+.1f} (Table {table})" for table, value in _paper(row).items()]
-    return " and ".join(gains) + " points over its baseline" if gains else ""
-
-
-def _paper(row: Row) -> Mapping[str, float]:
-    return PAPER.get(row.name, {}) if row.design != "V0" else {}
+    found = PAPER.get(row.name, {})
+    # A row of both tables has one number.
+    gains = dict.fromkeys(f"{value - base:+.1f}" for value in found.values())
+    tables = " and ".join(found)
+    where = f"Table{'s' if len(found) > 1 else ''} {tables}"
+    return f"{' and '.join(gains)} points over its baseline ({where})" if found else ""
 
 
 def _p_text(p: float) -> str:
