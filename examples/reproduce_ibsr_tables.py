@@ -159,7 +159,7 @@ class Reproduction:
             speeds[network] = self._probe(network, wanted, sizes)
             if not self.options.rows and not reaches_further(wanted, costs, budget):
                 break  # a larger network would be out of reach: its probe is saved
-        rows = choose_rows(wanted, costs, budget)
+        rows = choose_rows(wanted, costs, budget, time.monotonic() - self.began)
         return Plan(
             facts=self.facts,
             device=describe_device(self.device),

@@ -90,6 +90,8 @@ def test_a_budget_below_one_row_says_the_smallest_that_is_not():
     with pytest.raises(UsageError, match=r"reduced8-v0 with 100 updates.* takes 5\.5 minutes"):
         choose_rows(blocks(), costs("reduced8"), 300)
     assert len(choose_rows(blocks(), costs("reduced8"), 5.5 * 60)) == 1
+    with pytest.raises(UsageError, match=r"takes 6\.5 minutes here"):
+        choose_rows(blocks(), costs("reduced8"), 5.5 * 60, 60)
 
 
 def test_finished_rows_cost_nothing_and_decide_for_their_network():

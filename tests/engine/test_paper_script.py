@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -226,6 +227,32 @@ def test_other_folds_than_those_of_the_split_are_refused(copied, capsys):
     data, out = copied
     assert call(load(), data, out, "--folds", "3", "--device", "cpu") == 2
     assert "has 2 folds, asked for 3" in refusal(capsys)
+
+
+def test_calibrated_sizes_are_kept_and_trained_with(make_subjects, tmp_path, monkeypatch):
+    data, out = make_subjects(tmp_path / "data", 3), tmp_path / "out"
+    module = load()
+    asked, trained = [], []
+
+    def supervoxels(images, output, **options):
+        asked.append((images, options["method"], options["target_oracle"]))
+        return SimpleNamespace(settings=SimpleNamespace(size_mm=4.25))
+
+    def crossval(data, output, **options):
+        trained.append((output.name, options["settings"]))
+        if options["settings"].get("supervoxels"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(voxseg, "supervoxels", supervoxels)
+    monkeypatch.setattr(voxseg, "crossval", crossval)
+    module.Reproduction._speed = lambda self, row, sizes: Speed(0.001, 0.0, 0.0)
+    rows = ("--rows", "reduced8-v3-block-large", "--device", "cpu", "--calibrate")
+    assert call(module, data, out, *rows) == 130
+    assert asked == [(data, "block", 0.727)]
+    sizes = json.loads((out / "plan.json").read_text())["sizes"]
+    assert (sizes["block-large"], sizes["block-middle"]) == (4.25, 4.0)
+    changed = {"supervoxels": {"size_mm": 4.25}}
+    assert trained == [("reduced8-v0", {}), ("reduced8-v3-block-large", changed)]
 
 
 def test_too_few_labelled_cases_are_refused(make_subjects, tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 from voxseg.engine.paper_report import draw_figure_8, markdown, write_tables
 from voxseg.engine.paper_rows import PARTITIONS, Row
 from voxseg.engine.paper_runs import FinishedRow, Score
-from voxseg.engine.paper_tables import Difference, Tables, make_tables
+from voxseg.engine.paper_tables import Difference, Tables, make_tables, mark_length
 
 FACTS = {
     "folds": 3, "seed": 0, "split_hash": "ab" * 32, "device": {"type": "cpu", "name": "x"},
@@ -99,13 +99,10 @@ def test_nothing_is_said_of_the_claim_without_v3():
 
 def test_rows_trained_longer_than_the_control_are_marked():
     rows = {one.row.name: one for one in (finished(CONTROL, 0.8), finished(SLIC, 0.8, 150))}
-    # Only the marks are asked for: there are no scores to compare.
-    made = make_tables({SLIC.name: rows[SLIC.name]}, FACTS, {})
-    assert made.finished[SLIC.name].notes == ()
-    from voxseg.engine.paper_tables import _marked
-
-    assert _marked(rows[SLIC.name], rows).notes == ("150 further updates, and the control 100",)
-    assert _marked(rows[CONTROL.name], rows).notes == ()
+    notes = mark_length(rows[SLIC.name], rows).notes
+    assert notes == ("150 further updates, and the control 100",)
+    assert mark_length(rows[CONTROL.name], rows).notes == ()
+    assert mark_length(rows[SLIC.name], {}).notes == ()
 
 
 def test_rows_of_several_commits_are_told():

@@ -136,7 +136,10 @@ class Costs:
 
 
 def choose_rows(
-    blocks: Sequence[Sequence[Row]], costs: Costs, budget_seconds: float
+    blocks: Sequence[Sequence[Row]],
+    costs: Costs,
+    budget_seconds: float,
+    spent_seconds: float = 0.0,
 ) -> tuple[PlannedRow, ...]:
     """Decide which rows are trained, and for how long.
 
@@ -144,6 +147,7 @@ def choose_rows(
         blocks: wanted rows, the most telling first.
         costs: of the networks that were probed; blocks of others are out of reach.
         budget_seconds: for everything that is not finished.
+        spent_seconds: of it, on finding out what rows cost.
 
     Raises:
         UsageError: not even the first row fits.
@@ -151,21 +155,23 @@ def choose_rows(
     known = [b for b in blocks if all(r.network in costs.speeds or r.name in costs.done for r in b)]
     if not known:
         raise UsageError("no row was wanted; --rows takes patterns of names such as reduced8-*")
+    left = budget_seconds - spent_seconds
     for count in range(len(known), 0, -1):
         rows = [row for block in known[:count] for row in block]
-        found = _fit(rows, costs, budget_seconds, [s for s in _SHARES if s >= ENOUGH])
+        found = _fit(rows, costs, left, [s for s in _SHARES if s >= ENOUGH])
         if found:
             return found
     first = known[0]
     for count in range(len(first), 0, -1):
-        found = _fit(first[:count], costs, budget_seconds, _SHARES)
+        found = _fit(first[:count], costs, left, _SHARES)
         if found:
             return found
     smallest = costs.planned(first[0], 0.0)
+    needed = math.ceil((smallest.seconds + spent_seconds) / 6) / 10
     raise UsageError(
         f"{budget_seconds / 60:g} minutes are too few for one row: {first[0].name} with "
-        f"{smallest.updates} updates a fold takes {math.ceil(smallest.seconds / 6) / 10:g} minutes "
-        "here; give --budget-minutes at least that"
+        f"{smallest.updates} updates a fold takes {needed:g} minutes "
+        "here, measuring its speed included; give --budget-minutes at least that"
     )
 
 

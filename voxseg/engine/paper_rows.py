@@ -49,6 +49,7 @@ _ALL = (
     Partition("block-large", "block", 5.7, 72.7),
     Partition("slic-fine", "slic", 3.0, 91.1),
     Partition("slic-large", "slic", 5.9, 87.8),
+    # In no recipe: measured on the ten labelled subjects of IBSR V2.0, an oracle of 84.0.
     Partition("slic-largest", "slic", 12.9, 84.1),
 )
 PARTITIONS = {partition.name: partition for partition in _ALL}

@@ -124,7 +124,7 @@ def make_tables(
         facts: what all rows share.
         seconds: row -> seconds of a prediction, as far as it was measured.
     """
-    marked = {name: _marked(one, finished) for name, one in finished.items()}
+    marked = {name: mark_length(one, finished) for name, one in finished.items()}
     differences: list[Difference] = []
     for network in NETWORKS:
         for reference in REFERENCES:
@@ -215,7 +215,7 @@ def _p_text(p: float) -> str:
     return ", Holm p < 0.001" if p < 0.001 else f", Holm p {p:.3f}"
 
 
-def _marked(one: FinishedRow, finished: Mapping[str, FinishedRow]) -> FinishedRow:
+def mark_length(one: FinishedRow, finished: Mapping[str, FinishedRow]) -> FinishedRow:
     """Say of a row that it was trained longer or shorter than the control."""
     control = finished.get(Row(one.row.network, "control").name)
     if control is None or not one.row.starts_from or one.updates == control.updates:
