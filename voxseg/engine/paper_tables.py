@@ -21,7 +21,8 @@ from voxseg.schemas import IBSR_TABLES
 
 Reference = Literal["V0", "control"]
 REFERENCES: tuple[Reference, ...] = ("V0", "control")
-_WORDS = {"V0": "the baseline", "control": "the control, trained as long"}
+_WORDS = {"V0": "the baseline", "control": "the control (the baseline trained on)"}
+_SHORT = {"V0": "the baseline", "control": "the control"}
 
 
 @dataclass(frozen=True)
@@ -146,14 +147,10 @@ def make_tables(
 
 
 def conclude(tables: Tables) -> tuple[str, ...]:
-    """Say what the numbers say: of each row, and of the paper's claim about V3."""
+    """Say what the numbers say: of the paper's claim about V3, and of each row."""
     if not tables.finished:
         return ("No row is finished.",)
-    sentences = [
-        _of_row(tables, row)
-        for row in all_rows()
-        if row.name in tables.finished and row.design != "V0"
-    ]
+    claims = []
     for reference in REFERENCES:
         verdicts = [
             found.verdict
@@ -161,10 +158,15 @@ def conclude(tables: Tables) -> tuple[str, ...]:
             if row.design == "V3" and (found := tables.mean_difference(row.name, reference))
         ]
         if verdicts:
-            sentences.append(_of_claim(verdicts, reference))
+            claims.append(_of_claim(verdicts, reference))
     if not any(one.row.design == "V3" for one in tables.finished.values()):
-        sentences.append("No V3 row is finished, so nothing is said of the paper's claim.")
-    return tuple(sentences)
+        claims.append("No V3 row is finished, so nothing is said of the paper's claim.")
+    rows = [
+        _of_row(tables, row)
+        for row in all_rows()
+        if row.name in tables.finished and row.design != "V0"
+    ]
+    return (*claims, *rows)
 
 
 def _of_claim(verdicts: Sequence[str], reference: Reference) -> str:
@@ -172,15 +174,19 @@ def _of_claim(verdicts: Sequence[str], reference: Reference) -> str:
     counted = ", ".join(f"{word} in {count}" for word, count in counts.items())
     better, worse = counts.get("better", 0), counts.get("worse", 0)
     if better == len(verdicts):
-        meaning = "the claim that V3 lifts Dice holds in every row here"
-    elif worse and not better:
-        meaning = "the claim that V3 lifts Dice does not hold here"
-    elif better or worse:
-        meaning = "the claim that V3 lifts Dice holds in some rows here and not in others"
+        meaning = "is shown in every row here"
+    elif better and worse:
+        meaning = "is shown in some rows here, and the opposite in others"
+    elif better:
+        meaning = "is shown in some rows here, and not in others"
+    elif worse:
+        where = "every row" if worse == len(verdicts) else "some rows"
+        meaning = f"does not hold here: the opposite is shown in {where}"
     else:
-        meaning = "the claim that V3 lifts Dice is neither shown nor refuted here"
+        meaning = "is neither shown nor refuted here"
     rows = "1 row" if len(verdicts) == 1 else f"{len(verdicts)} rows"
-    return f"V3 against {_WORDS[reference]}: {counted} of {rows}; {meaning}."
+    against = f"V3 against {_WORDS[reference]}"
+    return f"{against}: {counted} of {rows}; the claim that V3 lifts Dice {meaning}."
 
 
 def _of_row(tables: Tables, row: Row) -> str:
@@ -189,7 +195,7 @@ def _of_row(tables: Tables, row: Row) -> str:
         found = tables.mean_difference(row.name, reference)
         if found is not None:
             parts.append(
-                f"{100 * found.difference:+.1f} points against {_WORDS[reference]} "
+                f"{100 * found.difference:+.1f} points against {_SHORT[reference]} "
                 f"({found.verdict}{_p_text(found.p_holm)})"
             )
     dice = 100 * tables.finished[row.name].foreground
