@@ -13,7 +13,6 @@ can be made elsewhere and copied in. Every start ends with ``OUT/tables.json``, 
 import argparse
 import fnmatch
 import itertools
-import json
 import sys
 import tempfile
 import time
@@ -22,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import voxseg
+from voxseg.data.case_lists import parse_json
 from voxseg.data.layouts import Case
 from voxseg.data.splits import Fold, check_split, read_split, split_hash, write_split
+from voxseg.documents import refuse_newer
 from voxseg.engine.config import merge, parse_setting
 from voxseg.engine.device import choose_device
 from voxseg.engine.manifest import data_hashes, describe_device, git_commit
@@ -51,6 +52,7 @@ from voxseg.engine.progress import Progress
 from voxseg.engine.run_folder import open_run
 from voxseg.engine.train import examine
 from voxseg.errors import ExitCode, UsageError, VoxsegError
+from voxseg.schemas import IBSR_TABLES
 
 PROBE_UPDATES = 12
 MOST_PROBE_MINUTES = 2.0
@@ -101,16 +103,19 @@ class Reproduction:
             plan = self._plan()
             self._train(plan)
         finished = self._finished()
-        seconds = self._earlier_seconds()
+        timed_on, seconds = self._earlier_times()
         if not self.options.tables_only:
-            for name in finished:
-                if name not in seconds:
-                    seconds[name] = self._time(finished[name])
+            here = describe_device(self.device)
+            timed_on, seconds = here, seconds if timed_on == here else {}
+            for name, row in finished.items():
+                has_network = (row.folder / "fold-0/checkpoints/best.pt").is_file()
+                if name not in seconds and has_network:
+                    seconds[name] = self._time(row)
         facts = {
             "folds": self.facts.folds,
             "seed": self.facts.seed,
             "split_hash": self.facts.split_hash,
-            "device": describe_device(self.device),
+            "device": timed_on,
             "voxseg_version": self.facts.version,
             "git_commit": self.facts.git_commit,
         }
@@ -294,16 +299,15 @@ class Reproduction:
             seconds = outcome.seconds
         return seconds
 
-    def _earlier_seconds(self) -> dict[str, float]:
-        """Times that an earlier start measured on this device."""
+    def _earlier_times(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Read the device that an earlier start timed on, and its seconds by row."""
         path = self.out / "tables.json"
         if not path.is_file():
-            return {}
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["device"] != describe_device(self.device):
-            return {}
+            return {}, {}
+        content = parse_json(path)
+        refuse_newer(content, IBSR_TABLES, path)
         timed = {row["row"]: row.get("seconds_per_volume") for row in content["rows"]}
-        return {name: seconds for name, seconds in timed.items() if seconds is not None}
+        return content["device"], {name: s for name, s in timed.items() if s is not None}
 
 
 def _every_minute(name: str) -> Callable[[Progress], None]:

@@ -255,6 +255,26 @@ def test_calibrated_sizes_are_kept_and_trained_with(make_subjects, tmp_path, mon
     assert trained == [("reduced8-v0", {}), ("reduced8-v3-block-large", changed)]
 
 
+def test_times_of_another_device_stay_in_tables_alone_and_are_measured_anew_else(copied):
+    data, out = copied
+    tables = json.loads((out / "tables.json").read_text())
+    times = {row["row"]: row.get("seconds_per_volume") for row in tables["rows"]}
+    gpu = {"type": "cuda", "name": "a GPU", "cuda": "13"}
+    change(out / "tables.json", device=gpu)
+    assert call(load(), data, out, *OPTIONS, "--tables-only") == 0
+    kept = json.loads((out / "tables.json").read_text())
+    assert kept["device"] == gpu
+    assert {row["row"]: row.get("seconds_per_volume") for row in kept["rows"]} == times
+    shutil.rmtree(out / "reduced8-control/fold-0/checkpoints")  # a row copied without networks
+    module = load()
+    module.Reproduction._time = lambda self, row: 123.0
+    assert call(module, data, out) == 0
+    anew = json.loads((out / "tables.json").read_text())
+    assert anew["device"]["type"] == "cpu"
+    seconds = {row["row"]: row.get("seconds_per_volume") for row in anew["rows"][:3]}
+    assert list(seconds.values()) == [123.0, None, 123.0]
+
+
 def test_too_few_labelled_cases_are_refused(make_subjects, tmp_path, capsys):
     data = make_subjects(tmp_path / "data", 2)
     assert call(load(), data, tmp_path / "out", "--device", "cpu") == 2

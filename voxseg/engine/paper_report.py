@@ -70,6 +70,7 @@ def draw_figure_8(tables: Tables) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import LogLocator
 
     timed = [
         (row, tables.seconds[row.name], 100 * tables.finished[row.name].foreground)
@@ -100,6 +101,9 @@ def draw_figure_8(tables: Tables) -> bytes:
     times = [seconds for _, seconds, _ in timed]
     if max(times) > _MOST_LINEAR * min(times):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axes.xaxis.set_minor_formatter("{x:g}")
     else:
         axes.set_xlim(0, 1.08 * max(times))
     axes.margins(y=0.15)
