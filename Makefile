@@ -39,13 +39,13 @@ gpu:
 	$(PYTHON) -m voxseg.bench.gpu
 
 # The supervoxel paper's tables on IBSR: make reproduce DATA=folder OUT=folder BUDGET_MINUTES=80
-# As long as plan and OUT are the same, it goes on where it was stopped.
+# The same line goes on where it was stopped; OPTIONS="--rows full-v3-* --device cuda" and so on.
 BUDGET_MINUTES ?= 80
 reproduce: install
 	@test -n "$(DATA)" -a -n "$(OUT)" \
 		|| { echo "say where the labelled volumes are and where rows go: make reproduce DATA=... OUT=..."; exit 2; }
 	$(BIN)/python examples/reproduce_ibsr_tables.py "$(DATA)" -o "$(OUT)" \
-		--budget-minutes $(BUDGET_MINUTES)
+		--budget-minutes $(BUDGET_MINUTES) $(OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info demo
