@@ -162,7 +162,10 @@ class Reproduction:
         )
         for network in dict.fromkeys(row.network for block in wanted for row in block):
             speeds[network] = self._probe(network, wanted, sizes)
-            if not self.options.rows and not reaches_further(wanted, costs, budget):
+            spent = time.monotonic() - self.began
+            if spent > budget or (
+                not self.options.rows and not reaches_further(wanted, costs, budget - spent)
+            ):
                 break  # a larger network would be out of reach: its probe is saved
         rows = choose_rows(wanted, costs, budget, time.monotonic() - self.began)
         return Plan(

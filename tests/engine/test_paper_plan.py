@@ -106,6 +106,12 @@ def test_finished_rows_cost_nothing_and_decide_for_their_network():
     assert seconds(rows) == pytest.approx(1.1 * 3 * 2 * 800)
 
 
+def test_rows_of_a_network_that_was_not_probed_are_out_of_reach():
+    asked = ((Row("reduced8", "V0"), Row("full", "V0")),)
+    rows = choose_rows(asked, costs("reduced8"), 1e9)
+    assert [one.row for one in rows] == ["reduced8-v0"]
+
+
 def test_no_row_wanted_is_refused():
     with pytest.raises(UsageError, match="no row was wanted"):
         choose_rows((), costs("reduced8"), 1e9)

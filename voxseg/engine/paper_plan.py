@@ -145,14 +145,18 @@ def choose_rows(
 
     Args:
         blocks: wanted rows, the most telling first.
-        costs: of the networks that were probed; blocks of others are out of reach.
+        costs: of the networks that were probed; rows of others are out of reach.
         budget_seconds: for everything that is not finished.
         spent_seconds: of it, on finding out what rows cost.
 
     Raises:
         UsageError: not even the first row fits.
     """
-    known = [b for b in blocks if all(r.network in costs.speeds or r.name in costs.done for r in b)]
+    reached = (
+        [row for row in block if row.network in costs.speeds or row.name in costs.done]
+        for block in blocks
+    )
+    known = [block for block in reached if block]
     if not known:
         raise UsageError("no row was wanted; --rows takes patterns of names such as reduced8-*")
     left = budget_seconds - spent_seconds
