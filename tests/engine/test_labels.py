@@ -1,6 +1,7 @@
 """Label tables in a configuration: what a run keeps of them."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -56,8 +57,11 @@ def test_names_and_colours_that_were_given_stay():
 def test_a_shipped_table_of_other_classes_is_left_out_and_said(values, names, reason):
     config, (said,) = settled({"values": values, "table": "ibsr-tissues"}, dataset(names))
     assert re.search(reason, said)
-    assert config.table == ""
     assert config.codes == ()
+    named = build({"labels": {"values": values, "names": [f"n{v}" for v in values]}}).labels
+    table = label_table(replace(config, names=named.names))
+    assert table.name == ""
+    assert table[1].name == "n1"
 
 
 def test_other_words_for_the_same_class_are_no_misfit():

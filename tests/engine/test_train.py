@@ -61,6 +61,16 @@ def test_a_run_folder_explains_itself(subjects, quick, tmp_path):
     assert not list(run.glob("**/.part-*"))
 
 
+def test_a_label_table_that_is_not_used_does_not_stand_in_the_way(subjects, quick, tmp_path):
+    said = []
+    for epochs in (1, 2):
+        settings = merge(quick, {"labels": {"table": "ibsr-tissues"}, "train": {"epochs": epochs}})
+        again = request(subjects, tmp_path / "run", settings, resume=epochs > 1)
+        result = train(again, say=said.append)
+    assert sum("ibsr-tissues is not used: it is for labels [1, 2, 3]" in one for one in said) == 1
+    assert result.steps == 6
+
+
 def test_two_epochs_and_two_resumed_equal_four(subjects, quick, tmp_path):
     train(request(subjects, tmp_path / "whole", quick))
     seen = []

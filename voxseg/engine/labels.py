@@ -36,8 +36,8 @@ def label_table(config: LabelConfig, chosen: str | Path | None = None) -> LabelT
         table = read_label_table(chosen).covering(config.values, "a mask of this network")
         return with_values(table, config.values)
     names = dict(zip(config.values, config.names, strict=True))
-    plain = plain_table(names, config.palette, name=config.table)
-    if not config.codes:
+    plain = plain_table(names, config.palette)
+    if not config.codes:  # without a table, or with one that was not used
         return plain
     rows = {value: place for place, value in enumerate(config.values)}
     labels = [_with_facts(one, config, rows[one.value]) for one in plain]
@@ -71,7 +71,7 @@ def table_settings(
         reason = _misfit(table, values, dataset)
         if reason:
             say(f"label table {config.table} is not used: {reason}")
-            return {"table": ""}
+            return {}
     else:
         table.covering(values, "the data set")
     return _settings(table, config)

@@ -71,8 +71,8 @@ class LabelConfig:
     ignore: tuple[int, ...] = ()
     """Values of voxels that count neither in training nor in scores."""
     table: str = ""
-    """Names, colours and codes of the classes: a label table that ships with voxseg (it is left
-    out, and that is said, where the data have other labels), or a file. What it says is kept
+    """Names, colours and codes of the classes: a label table that ships with voxseg (it is not
+    used, and that is said, where the data have other labels), or a file. What it says is kept
     below, one for each value."""
     note: str = ""
     """A sentence that belongs beside volumes."""
