@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 import SimpleITK
 
-from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
+from voxseg.data.regrid import (
+    describe_grid,
+    grid_distance,
+    is_on_grid_of,
+    label_on_grid_of,
+    map_on_grid_of,
+    other_grid,
+)
 from voxseg.data.volume import read_image, read_label
 
 TURN = np.array([[0.96, -0.28, 0, 3], [0.28, 0.96, 0, -7], [0, 0, 1, 2], [0, 0, 0, 1.0]])
@@ -98,3 +105,21 @@ def test_units_other_than_mm(tmp_path):
     nib.save(image, tmp_path / "m.nii.gz")
     volume = read_label(tmp_path / "m.nii.gz")
     np.testing.assert_allclose(volume.affine_mm, np.diag([1, 2, 3, 1]), rtol=1e-6)
+
+
+def test_grids_are_compared_in_mm(tmp_path):
+    voxels = np.zeros((3, 4, 5), np.uint8)
+    one = read_label(saved(tmp_path / "mm.nii.gz", voxels, np.diag([1.0, 2, 3, 1])))
+    image = nib.Nifti1Image(voxels, np.diag([0.001, 0.002, 0.003, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "m.nii.gz")
+    assert is_on_grid_of(read_label(tmp_path / "m.nii.gz"), one)
+    moved = np.diag([1.0, 2, 3, 1])
+    moved[1, 3] = 1.0
+    other = read_label(saved(tmp_path / "moved.nii.gz", voxels, moved))
+    assert grid_distance(other, one) == pytest.approx(0.5)
+    assert not is_on_grid_of(other, one)
+    assert "0.5 voxels apart at most" in str(other_grid(other, one))
+    smaller = read_label(saved(tmp_path / "small.nii.gz", voxels[1:], np.diag([1.0, 2, 3, 1])))
+    assert grid_distance(smaller, one) == np.inf
+    assert "2x4x5 voxels" in str(other_grid(smaller, one))

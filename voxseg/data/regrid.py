@@ -3,15 +3,43 @@
 ``resample`` is for grids over the same box; here they may differ in size, place and direction.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from voxseg.data.orientation import orientation_of
-from voxseg.data.volume import Volume
+from voxseg.data.volume import GRID_TOLERANCE_VOXELS, Volume, affine_distance
+from voxseg.errors import DataError
 
 _ROUNDING = 6  # decimals of a voxel; without, noise decides where a centre lies halfway
 _AXIS_LETTERS = ("RL", "AP", "SI")
+
+
+def grid_distance(volume: Volume, target: Volume) -> float:
+    """How far apart two grids put a corner, in voxels of ``target``; infinite of other shapes.
+
+    Unlike ``check_same_grid`` it compares in mm, whatever the files' units.
+    """
+    if volume.shape != target.shape:
+        return math.inf
+    return affine_distance(target.affine_mm, volume.affine_mm, target.shape)
+
+
+def is_on_grid_of(volume: Volume, target: Volume) -> bool:
+    """Tell whether two volumes have the same voxels of the world."""
+    return grid_distance(volume, target) <= GRID_TOLERANCE_VOXELS
+
+
+def other_grid(volume: Volume, image: Volume) -> DataError:
+    """Say that a volume lies on another grid than its image, with both, and what to do."""
+    apart = grid_distance(volume, image)
+    far = "" if apart == math.inf else f" ({apart:.3g} voxels apart at most)"
+    return DataError(
+        f"{volume.path} lies on another grid than its image{far}: it has {describe_grid(volume)}, "
+        f"and {image.path} {describe_grid(image)}; give the image that it was made from, or use "
+        "--resample"
+    )
 
 
 def label_on_grid_of(label: Volume, target: Volume) -> np.ndarray[Any, Any]:

@@ -12,14 +12,14 @@ from voxseg.data.dicom_cases import SEG_ENDING
 from voxseg.data.dicom_series import choose_series, list_series
 from voxseg.data.names import case_name
 from voxseg.data.reading import is_dicom
-from voxseg.data.regrid import describe_grid, label_on_grid_of
-from voxseg.data.volume import GRID_TOLERANCE_VOXELS, Volume, affine_distance, read_label
-from voxseg.engine.mask_tables import place_beside, read_beside
+from voxseg.data.regrid import describe_grid, is_on_grid_of, label_on_grid_of
+from voxseg.data.volume import read_label
+from voxseg.engine.mask_tables import place_beside, read_beside, unnamed_table
 from voxseg.engine.predict_case import CaseAnswer
 from voxseg.errors import DataError, UsageError
 from voxseg.export.dicom_seg import WrittenSeg, require_highdicom, write_dicom_seg
 from voxseg.export.label_files import read_label_table
-from voxseg.export.labels import HIGHEST_VALUE, LabelTable, plain_table
+from voxseg.export.labels import HIGHEST_VALUE, LabelTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def export_dicom(
     values = [int(value) for value in np.unique(label.array) if value > 0]
     names = _table(table, values, mask, say)
     target, _ = read_series_geometry(chosen.files)
-    is_resampled = not _is_on(label, target)
+    is_resampled = not is_on_grid_of(label, target)
     moved = label_on_grid_of(label, target) if is_resampled else label.array
     voxels = {
         names.names[value]: (
@@ -173,17 +173,5 @@ def _table(
             raise DataError(
                 f"{mask} holds the label {values[-1]}; labels of masks go to {HIGHEST_VALUE}"
             )
-        say(
-            f"no labels.csv lies beside {mask}: its classes are called class 1, class 2 and so "
-            "on; --label-table gives them names"
-        )
-        return plain_table({value: f"class {value}" for value in values})
+        return unnamed_table(values, mask, say)
     return table.covering(values, str(mask))
-
-
-def _is_on(label: Volume, target: Volume) -> bool:
-    """Tell whether a mask has the voxels of the series already."""
-    if label.shape != target.shape:
-        return False
-    distance = affine_distance(target.affine_mm, label.affine_mm, target.shape)
-    return distance <= GRID_TOLERANCE_VOXELS

@@ -1,11 +1,12 @@
 """Names, colours and codes of masks in a folder: what their prediction left beside them."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from voxseg.engine.config import build, read_toml
 from voxseg.engine.labels import label_table
 from voxseg.export.label_files import read_label_table
-from voxseg.export.labels import LabelTable
+from voxseg.export.labels import LabelTable, plain_table
 
 TABLE = "labels.csv"
 _FOLDER, _CONFIG = "predictions", "config.toml"  # of a run
@@ -33,3 +34,12 @@ def read_beside(place: Path) -> LabelTable:
     if place.name == _CONFIG:
         return label_table(build(read_toml(place)).labels)
     return read_label_table(place)
+
+
+def unnamed_table(values: Iterable[int], mask: Path, say: Callable[[str], None]) -> LabelTable:
+    """Call the classes of a mask class 1, class 2 and so on, and say so."""
+    say(
+        f"no {TABLE} lies beside {mask}: its classes are called class 1, class 2 and so on; "
+        "--label-table gives them names"
+    )
+    return plain_table({value: f"class {value}" for value in values})

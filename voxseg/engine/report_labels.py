@@ -4,6 +4,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from voxseg.engine.mask_tables import TABLE
 from voxseg.errors import VoxsegError
 from voxseg.export.label_files import colour_of, read_label_table
 from voxseg.export.labels import Colour, LabelTable, class_colours
@@ -13,7 +14,7 @@ _EMPTY = LabelTable(labels=())
 
 def written_table(folder: Path) -> LabelTable:
     """Read the colour table that ``predict`` writes; one of another program has no label."""
-    path = folder / "labels.csv"
+    path = folder / TABLE
     if not path.is_file():
         return _EMPTY
     try:

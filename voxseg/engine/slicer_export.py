@@ -17,7 +17,7 @@ from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
 from voxseg.data.volume import read_label
-from voxseg.engine.mask_tables import TABLE, place_beside, read_beside
+from voxseg.engine.mask_tables import TABLE, place_beside, read_beside, unnamed_table
 from voxseg.engine.pairs import find_predictions
 from voxseg.engine.slicer_files import (
     LABEL_MAP,
@@ -31,7 +31,7 @@ from voxseg.engine.slicer_masks import is_empty, mask_values, onto_image, read_m
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.label_files import read_label_table
 from voxseg.export.label_table import write_label_table
-from voxseg.export.labels import Codes, Colour, LabelTable, plain_table, with_values
+from voxseg.export.labels import Codes, Colour, LabelTable, with_values
 from voxseg.export.seg_nrrd import (
     MOST_SEGMENTS,
     Segments,
@@ -222,11 +222,7 @@ def _table(
         found = mask_values(item.mask)
         refuse_many(found, str(item.mask))
         values |= set(found)
-    say(
-        f"no labels.csv lies beside {items[0].mask}: its classes are called class 1, class 2 and "
-        "so on; --label-table gives them names"
-    )
-    return plain_table({value: f"class {value}" for value in values}), None
+    return unnamed_table(values, items[0].mask, say), None
 
 
 def _is_missing(folder: Path, table: LabelTable, source: Path | None, *, overwrite: bool) -> bool:

@@ -1,17 +1,14 @@
 """Masks as 3D Slicer gets them: label maps and stacks of masks, on the grid of their image."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from voxseg.data.regrid import describe_grid, label_on_grid_of
+from voxseg.data.regrid import describe_grid, is_on_grid_of, label_on_grid_of, other_grid
 from voxseg.data.volume import (
-    GRID_TOLERANCE_VOXELS,
     Volume,
-    affine_distance,
     read_channels,
     read_geometry,
     read_label,
@@ -85,16 +82,11 @@ def onto_image(
     Raises:
         DataError: It lies on another grid and must not be resampled.
     """
-    apart = _distance(mask, image)
-    if apart <= GRID_TOLERANCE_VOXELS:
+    if is_on_grid_of(mask, image):
         return segments
-    mine, other = describe_grid(mask), describe_grid(image)
     if not resample:
-        far = "" if apart == math.inf else f" ({apart:.3g} voxels apart at most)"
-        raise DataError(
-            f"{mask.path} lies on another grid than its image{far}: it has {mine}, and "
-            f"{image.path} {other}; give the image that it was made from, or use --resample"
-        )
+        raise other_grid(mask, image)
+    mine, other = describe_grid(mask), describe_grid(image)
     if isinstance(segments, Mapping):
         stack = ((value, replace(mask, array=one)) for value, one in segments.items())
         moved: Segments = {value: label_on_grid_of(one, image) for value, one in stack}
@@ -111,13 +103,6 @@ def onto_image(
 def is_empty(segments: Segments) -> bool:
     """Tell whether no voxel belongs to anything."""
     return not _present(segments)
-
-
-def _distance(mask: Volume, image: Volume) -> float:
-    """Return how far apart the corners of two grids are, in voxels; of other shapes, infinity."""
-    if mask.shape != image.shape:
-        return math.inf
-    return affine_distance(image.affine_mm, mask.affine_mm, image.shape)
 
 
 def _present(segments: Segments) -> set[int]:

@@ -15,8 +15,14 @@ import numpy as np
 from voxseg.data.dicom_cases import series_of
 from voxseg.data.names import case_name, is_photograph_file
 from voxseg.data.reading import read_channels
-from voxseg.data.regrid import describe_grid, label_on_grid_of, map_on_grid_of
-from voxseg.data.volume import Volume, check_same_grid, read_image, read_label
+from voxseg.data.regrid import (
+    describe_grid,
+    is_on_grid_of,
+    label_on_grid_of,
+    map_on_grid_of,
+    other_grid,
+)
+from voxseg.data.volume import Volume, read_image, read_label
 from voxseg.engine.mask_tables import place_beside, read_beside
 from voxseg.errors import DataError, UsageError, VoxsegError
 from voxseg.export.label_files import read_label_table
@@ -143,27 +149,22 @@ def _placed(
     volume: Volume, image: Volume, request: ViewRequest, notes: list[str]
 ) -> np.ndarray[Any, Any]:
     """Return the voxels of a volume on the image's grid, or refuse it."""
-    try:
-        check_same_grid(image, volume)
-    except DataError:
-        grids = f"{describe_grid(volume)}; the image has {describe_grid(image)}"
-        if not request.resample:
-            raise DataError(
-                f"{volume.path} lies on another grid than {image.path}: {grids}; use --resample to "
-                "bring it onto the image's"
-            ) from None
-        is_label = volume.array.dtype.kind in "iu"
-        notes.append(
-            f"{volume.path.name} was brought onto the image's grid, by the nearest voxel in mm; it "
-            f"has {grids}."
-            if is_label
-            else f"{volume.path.name} was interpolated on the image's grid; it has {grids}."
-        )
-        moved = (label_on_grid_of if is_label else map_on_grid_of)(volume, image)
-        if volume.array.any() and not moved.any():
-            notes.append(f"None of what {volume.path.name} marks lies within the image.")
-        return moved
-    return volume.array
+    if is_on_grid_of(volume, image):
+        return volume.array
+    if not request.resample:
+        raise other_grid(volume, image)
+    grids = f"{describe_grid(volume)}; the image has {describe_grid(image)}"
+    is_label = volume.array.dtype.kind in "iu"
+    notes.append(
+        f"{volume.path.name} was brought onto the image's grid, by the nearest voxel in mm; it "
+        f"has {grids}."
+        if is_label
+        else f"{volume.path.name} was interpolated on the image's grid; it has {grids}."
+    )
+    moved = (label_on_grid_of if is_label else map_on_grid_of)(volume, image)
+    if volume.array.any() and not moved.any():
+        notes.append(f"None of what {volume.path.name} marks lies within the image.")
+    return moved
 
 
 def _values(
