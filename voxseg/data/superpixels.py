@@ -195,6 +195,25 @@ def compact(superpixels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], in
     return cut, renumber(cut)
 
 
+def numbers_of(
+    superpixels: np.ndarray[Any, Any], cut: np.ndarray[Any, Any], count: int
+) -> np.ndarray[Any, Any]:
+    """Say which numbers the superpixels of a patch had before ``compact``.
+
+    Args:
+        superpixels: (*S) integer, as cut.
+        cut: (*S), renumbered.
+        count: K of ``cut``.
+
+    Returns:
+        (K,) int64.
+    """
+    before = np.empty(count, np.int64)
+    inside = cut >= 0
+    before[cut[inside]] = superpixels[inside]
+    return before
+
+
 def _key(
     image: np.ndarray[Any, Any],
     spacing: Sequence[float],

@@ -31,7 +31,9 @@ class Augment:
 
     A call takes and gives the same dict of arrays: ``image`` (C, *S) float32, ``coordinates``
     (D, *S) float32 or absent, ``label`` (1, *S), ``superpixels`` (1, *S) or absent, or in a label's
-    place ``normals`` (3, *S) float32 of a photograph, whose vectors turn with the picture. What an
+    place ``normals`` (3, *S) float32 of a photograph, whose vectors turn with the picture; and
+    ``places`` (K, D + 1) of supervoxels or absent, which are no array: a turned or stretched head's
+    supervoxels stay where they were in the head, as coordinates do. What an
     affine turns or a factor resizes is cut in another size, and its centre is kept.
 
     Args:
@@ -76,11 +78,12 @@ class Augment:
             axes: of the volume that the patch's axes are.
         """
         rng = np.random.default_rng(seed)
+        places = sample.pop("places", None)
         if warp.turns:
             sample = self._affine(sample, warp, rng)
         elif warp.cut != self._patch:
             sample = resize(sample, self._patch)
-        sample = self._flip(sample, rng, axes)
+        sample = self._flip(sample, rng, axes, places)
         intensity = self._intensity
         if intensity is not None:
             intensity.set_random_state(int(rng.integers(2**31)))
@@ -90,6 +93,8 @@ class Augment:
             sample["image"] = (
                 image if self._is_image else torch.where(before == OUTSIDE, before, image)
             )
+        if places is not None:
+            sample["places"] = places
         return sample
 
     @functools.cached_property
@@ -132,11 +137,19 @@ class Augment:
         tensors = {key: torch.as_tensor(warped[key]) for key in sample}
         return {key: t.as_subclass(torch.Tensor).to(kinds[key]) for key, t in tensors.items()}
 
-    def _flip(self, sample: Sample, rng: np.random.Generator, axes: tuple[int, ...]) -> Sample:
+    def _flip(
+        self,
+        sample: Sample,
+        rng: np.random.Generator,
+        axes: tuple[int, ...],
+        places: torch.Tensor | None,
+    ) -> Sample:
         for axis in self._settings.flip_axes:
             if axis not in axes or rng.random() < 0.5:
                 continue
             sample = {key: value.flip(axes.index(axis) + 1) for key, value in sample.items()}
+            if places is not None:
+                places[:, axis] *= -1
             if "coordinates" in sample:
                 # A mirrored head lies at mirrored positions: the content moves, and so does its
                 # coordinate along the mirrored axis.

@@ -82,6 +82,11 @@ def read_portable(run: Path) -> PortableRun:
             f"{run} pools supervoxels of blended windows (predict.always_windows), which other "
             "programs cannot; use 'voxseg predict'"
         )
+    if network.needs_places:
+        raise UsageError(
+            f"{run} holds design V4, which wants to know where supervoxels lie in mm; other "
+            "programs cannot be told yet; use 'voxseg predict'"
+        )
     channels = content["in_channels"]
     return PortableRun(
         members[0], network, config, channels, image_channels(config.data, channels, 3)

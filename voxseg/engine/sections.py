@@ -64,7 +64,8 @@ class ModelConfig:
     """"voxresnet", "sunet" and "pixelnet" on VoxResNet's trunk see volumes, or slices with
     ``data.plane``; the others slices and images."""
     design: Design = "V3"
-    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
+    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier; V4
+    (VoxResNet's) adds supervoxels that exchange what they hold over the whole volume."""
     reduce: Reduce = "max"
     """Supervoxel pooling: "max" or "mean"."""
     stages: int = 1
@@ -77,6 +78,10 @@ class ModelConfig:
     """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ... Of SUNet
     six: after the first convolution, the residual block, and each block of U-Nets. Of VGG-16 six:
     of its five blocks, and of conv-6 and conv-7."""
+    token_width: int = 32
+    """Of V4: numbers that stand for a supervoxel."""
+    token_blocks: int = 2
+    """Of V4: how often supervoxels exchange what they hold."""
     norm: Norm = "batch"
     """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
     version: Version = "released"
@@ -127,7 +132,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
             raise ValueError("model.stages and model.width_divisor must be at least 1")
-        name: str = self.network
+        for name in ("token_width", "token_blocks"):
+            if self.design != "V4" and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"model.{name} is of design V4, and model.design is {self.design}")
+        name = self.network
         own = _OWN[self.network]
         if self.network == "pixelnet":
             name, own = f"pixelnet on {self.trunk}", (*own, *_OF_TRUNK[self.trunk])
@@ -144,6 +152,11 @@ class ModelConfig:
         return self.network in ("voxresnet", "enet") and self.design != "V0"
 
     @property
+    def needs_places(self) -> bool:
+        """Whether it wants to know where its supervoxels lie."""
+        return self.pools and self.design == "V4"
+
+    @property
     def is_planar(self) -> bool:
         """Whether the network sees two axes only."""
         if self.network == "pixelnet":
@@ -153,7 +166,8 @@ class ModelConfig:
 
 _OWN: dict[Network, tuple[str, ...]] = {
     "voxresnet": (
-        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm",
+        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm", "token_width",
+        "token_blocks",
     ),
     "enet": ("design", "reduce", "version", "part"),
     "fcn": ("depth", "finest_stride"),
@@ -179,7 +193,8 @@ _TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda number: number >= 1,
         "at least 1",
     ),
-    (("patch_voxels", "step_at"), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("step_at",), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("patch_voxels",), lambda numbers: all(n >= 0 for n in numbers), "0 (whole) or more"),
     (("learning_rate", "head_rate", "head_bias_rate"), lambda rate: rate > 0, "positive"),
     (("ema_decay", "beta2"), lambda share: 0 <= share < 1, "in [0, 1)"),
     (("pixels",), lambda number: number >= 0, "0 (all of them) or more"),
@@ -201,7 +216,8 @@ class TrainConfig:
     sync_batchnorm: bool = True
     """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
-    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
+    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both. 0:
+    of volumes, as large as the largest of them, cropped to its foreground, along this axis."""
     pixels: int = 0
     """Pixels or voxels of each patch that PixelNet is trained on, 2000 in the paper; 0: all."""
     pixel_sampling: PixelSampling = "uniform"
