@@ -83,6 +83,13 @@ def test_probabilities_and_flips(trained, tmp_path):
     np.testing.assert_array_equal(np.array([0, 2, 5])[values.argmax(0)], mask)
 
 
+def test_stages_are_told_and_lie_within_the_whole(trained, tmp_path):
+    data, run, _ = trained
+    [outcome] = predict(request(run, [data / "case0.nii.gz"], tmp_path / "out"))
+    assert set(outcome.stages) == {"read", "prepare", "supervoxels", "network", "write"}
+    assert 0 < sum(outcome.stages.values()) <= outcome.seconds
+
+
 def test_need_and_free_memory_are_told_before_a_case_starts(trained, tmp_path):
     data, run, _ = trained
     said = []
