@@ -13,7 +13,8 @@ from voxseg.data.reading import read_geometry
 from voxseg.data.resample import Scores
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
 from voxseg.engine.category_files import Categories, categories_of
-from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.checkpoint import load_checkpoint
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.classify import class_shares
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
