@@ -99,7 +99,8 @@ class Predictor:
         networks = [one for one in self._networks if isinstance(one, SUNetClassifier)]
         config = self.config
         size = config.train.patch_voxels
-        shares = class_shares(networks, case, self.compute, size, flips=tta)
+        flips = tta or config.predict.tta
+        shares = class_shares(networks, case, self.compute, size, flips=flips)
         return categories_of(case.case_id, shares, config.labels.names)
 
     def estimate(self, case: Case, output: Output) -> CaseEstimate:
@@ -173,6 +174,7 @@ class Predictor:
         return any(network.needs_superpixels for network in self._networks)
 
     def _ensemble(self, tta: bool) -> Ensemble:
+        tta = tta or self.config.predict.tta
         return Ensemble(
             networks=self._networks,
             compute=self.compute,

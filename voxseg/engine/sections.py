@@ -302,6 +302,9 @@ class PredictConfig:
     """Fraction of a window shared with its neighbour, in [0, 1)."""
     blend: Blend = "gaussian"
     """Where windows overlap, the middle of each counts more ("gaussian"), or all alike ("even")."""
+    tta: bool = False
+    """Predict as with --tta always, also the held-out cases of a cross-validation: the mean over
+    mirror images along ``augment.flip_axes``, and over ``scales``."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which slices and images are seen with --tta, relative to their own."""
     shorter_side: int = 0
