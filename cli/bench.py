@@ -15,7 +15,7 @@ from . import bench_predict, options
 from . import console as terminal
 from .bench_table import show
 
-app = typer.Typer(no_args_is_help=True, help="Measure voxseg's ops against their peers.")
+app = typer.Typer(no_args_is_help=True, help="Measure predictions, and ops against their peers.")
 app.command()(bench_predict.predict)
 
 _CHILD = "VOXSEG_BENCH_CHILD"

@@ -9,6 +9,7 @@ from voxseg.data.folders import check_exists
 from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.options import Place, as_path, as_paths
 from voxseg.engine.page import Page, check_page
+from voxseg.loading import loading
 
 if TYPE_CHECKING:
     from voxseg.engine.compare import Comparison
@@ -52,12 +53,13 @@ def predict(
     for place in as_paths(inputs):
         check_exists(place)
     member_checkpoints(Path(checkpoint))
-    from voxseg.engine import predict as _predict
-    from voxseg.engine.dicom_files import wanted_dicom
-    from voxseg.engine.operations import wanted_postprocessing
-    from voxseg.engine.report_commands import prediction_source
-    from voxseg.engine.report_sources import PREDICT_MANIFEST
-    from voxseg.engine.slicer_files import SlicerFiles
+    with loading():
+        from voxseg.engine import predict as _predict
+        from voxseg.engine.dicom_files import wanted_dicom
+        from voxseg.engine.operations import wanted_postprocessing
+        from voxseg.engine.report_commands import prediction_source
+        from voxseg.engine.report_sources import PREDICT_MANIFEST
+        from voxseg.engine.slicer_files import SlicerFiles
 
     for_slicer = (SlicerFiles(with_scene=mrb, hides_names=hash_names),) if slicer or mrb else ()
     extras = (*for_slicer, *wanted_dicom(dicom_seg, anonymise, say))
