@@ -19,6 +19,7 @@ import torch
 
 from voxseg.data.patches import Batch
 from voxseg.data.prepare import Prepared
+from voxseg.engine.ahead import Ahead
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
@@ -38,7 +39,7 @@ from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import score_name, validate
-from voxseg.engine.workers import Workers, worker_count
+from voxseg.engine.workers import Workers, patch_worker_count
 from voxseg.errors import UsageError
 
 
@@ -176,16 +177,18 @@ class TrainingRun:
             score_name(self._config),
         )
 
-    def _batches(self, total: int) -> Workers[int, Batch]:
+    def _batches(self, total: int) -> Ahead[int, Batch]:
         size, state = self._config.train.batch_size, self._state
-        return Workers(
+        device, on_machine = self._compute.device, self._ranks.launch.local_size
+        workers = Workers(
             partial(self._sampler.batch, size=size),
             range(total if state.finished else state.step, total),
-            worker_count(self._config.train.workers, self._compute.device),
+            patch_worker_count(self._config.train.workers, device, on_machine),
             describe=lambda step: f"cutting patches of {self._sampler.names(step, size)}",
             folder=self._run / "prepared",
             say=self._say,
         )
+        return Ahead(workers, pinned if device.type == "cuda" else lambda batch: batch)
 
     def _step(self, batch: Batch, progress: float) -> None:
         number = self._state.step
@@ -314,6 +317,17 @@ class _Clock:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._start
+
+
+def pinned(batch: Batch) -> Batch:
+    """Copy a batch to memory from which a GPU takes it without the host's waiting."""
+    regions = batch.superpixels
+    return Batch(
+        batch.image.pin_memory(),
+        batch.label.pin_memory(),
+        None if regions is None else regions.pin_memory(),
+        batch.count,
+    )
 
 
 def patch_size(patch: tuple[int, ...], dims: int) -> tuple[int, ...]:
