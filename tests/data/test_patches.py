@@ -8,7 +8,7 @@ import torch
 from voxseg.data.grid import Grid
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.orientation import Orientation
-from voxseg.data.patches import PatchSampler, PatchSettings
+from voxseg.data.patches import PatchSampler, PatchSettings, places_of
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment, AugmentSettings
 
@@ -30,9 +30,10 @@ def case(seed=0, shape=SHAPE, superpixels=True):
 
 
 def sampler(
-    cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0, part=(0, 1)
-):
-    what = PatchSettings(voxels=patch, class_share=share, coordinates=coordinates)
+    cases, patch=(8, 6, 4), settings=PLAIN, share=0.5, coordinates=False, seed=0, part=(0, 1),
+    places=False,
+):  # fmt: skip
+    what = PatchSettings(voxels=patch, class_share=share, coordinates=coordinates, places=places)
     return PatchSampler(cases, 3, what, Augment(settings, patch), seed=seed, share=part)
 
 
@@ -110,6 +111,68 @@ def test_coordinates_tell_the_place():
     half = (np.array(SHAPE) - 1) / 2
     expected = (index - half[:, None, None, None]) / half[:, None, None, None]
     np.testing.assert_allclose(batch.image[0, 1:], expected, atol=1e-6)
+
+
+def test_places_are_those_in_the_whole_volume():
+    subject = replace(case(), spacing=(1.0, 2.0, 0.5))
+    whole = places_of(subject)
+    for step in range(10):
+        batch = sampler([subject], places=True).batch(step, 2)
+        assert batch.places.shape == (2, batch.count, 4)
+        flat = batch.image[:, 0].long()  # the image holds its own linear index
+        for index, cut, places in zip(flat, batch.superpixels, batch.places, strict=True):
+            numbers = torch.from_numpy(subject.superpixels.ravel()[index])
+            for new in range(batch.count):
+                inside = cut == new
+                if inside.any():
+                    torch.testing.assert_close(places[new], whole[numbers[inside][0]])
+                else:
+                    assert not places[new].any()
+
+
+def test_places_are_mirrored_where_coordinates_are():
+    subject = case()
+    flips = replace(PLAIN, flip_axes=(0, 2))
+    seen = set()
+    for step in range(12):
+        plain = sampler([subject], coordinates=True, places=True).batch(step, 1)
+        batch = sampler([subject], settings=flips, coordinates=True, places=True).batch(step, 1)
+        turned = [
+            axes
+            for axes in ((), (0,), (2,), (0, 2))
+            if torch.equal(plain.image[0, 0].flip(axes), batch.image[0, 0])
+        ]
+        signs = torch.ones(4)
+        signs[list(turned[0])] = -1
+        seen.add(tuple(signs.tolist()))
+        for new in range(batch.count):
+            # The same superpixel in both, wherever its number went.
+            inside = batch.superpixels[0] == new
+            there = plain.superpixels[0] == self_of(batch, plain, inside)
+            old = plain.superpixels[0][there][0]
+            torch.testing.assert_close(batch.places[0, new], plain.places[0, old] * signs)
+    assert {s[0] for s in seen} == {s[2] for s in seen} == {-1, 1}
+    assert {s[1] for s in seen} == {1}
+
+
+def self_of(batch, plain, inside):
+    """Number in ``plain`` of the superpixel that covers ``inside`` of a mirrored batch."""
+    voxel = batch.image[0, 0][inside][0]  # the image holds its own linear index
+    return int(plain.superpixels[0][plain.image[0, 0] == voxel][0])
+
+
+def test_places_change_no_other_number_of_a_batch():
+    varied = AugmentSettings(affine_probability=1.0)
+    plain = sampler([case()], settings=varied).batch(3, 2)
+    placed = sampler([case()], settings=varied, places=True).batch(3, 2)
+    assert plain.places is None
+    for name in ("image", "label", "superpixels"):
+        torch.testing.assert_close(getattr(placed, name), getattr(plain, name), rtol=0, atol=0)
+
+
+def test_places_need_supervoxels():
+    with pytest.raises(ValueError, match="a has no supervoxels"):
+        sampler([case(superpixels=False)], places=True)
 
 
 def test_without_superpixels_a_batch_has_none():

@@ -20,7 +20,7 @@ from voxseg.errors import UsageError
 def test_every_recipe_builds_and_says_what_it_is(name):
     config = build(read_recipe(name))
     design = name.split("-")[2] if name.count("-") >= 2 else None
-    if design in ("v0", "v1", "v2", "v3"):
+    if design in ("v0", "v1", "v2", "v3", "v4"):
         assert config.model.design == design.upper()
     assert ("block" in name) == (
         config.supervoxels.method == "block" and config.model.design != "V0"
@@ -60,7 +60,7 @@ def test_sunets_recipes_golden_section_7(name, variant, steps):
 
 
 def test_the_papers_recipes_are_all_there():
-    designs = ["v0", *(f"v{d}{b}" for d in (1, 2, 3) for b in ("", "-block"))]
+    designs = ["v0", *(f"v{d}{b}" for d in (1, 2, 3, 4) for b in ("", "-block"))]
     wanted = {f"ibsr-{n}-{d}" for n in ("full", "reduced4", "reduced8") for d in designs}
     assert wanted | {"ibsr-cpu"} <= set(recipe_names())
 
@@ -99,7 +99,10 @@ def test_parse_setting_reads_toml_or_a_word(text, value):
         ({"train": {"epochs": 0}}, "at least 1"),
         ({"train": {"loss": "dise"}}, "train.loss must be one of"),
         ({"train": 3}, "is a section"),
-        ({"model": {"design": "V4"}}, "model.design"),
+        ({"model": {"design": "V5"}}, "model.design"),
+        ({"model": {"design": "V3", "token_width": 64}}, "token_width is of design V4"),
+        ({"model": {"network": "fcn", "token_blocks": 3}}, "token_blocks is of design V4"),
+        ({"train": {"patch_voxels": [64, -1, 64]}}, "0 \\(whole\\) or more"),
         ({"data": {"spacing_mm": [1.0, -1.0, 1.0]}}, "spacing_mm"),
         ({"predict": {"overlap": 1.0}}, "overlap"),
     ],

@@ -24,8 +24,10 @@ from voxseg.engine.inference import (
 )
 from voxseg.engine.memory import MemoryPlan
 from voxseg.engine.network import build_network
+from voxseg.engine.streaming import View
 from voxseg.engine.tiles import Tiling, windows_of
 from voxseg.errors import VoxsegError
+from voxseg.ops.superpixel_places import superpixel_places
 
 # Windows of 24 then start at even voxels, where the stride-2 stage falls as in the whole volume.
 SHAPE = (36, 24, 30)
@@ -65,7 +67,7 @@ def network(design, in_channels=1, **options):
     return net.eval()
 
 
-@pytest.mark.parametrize("design", ["V0", "V1", "V2", "V3"])
+@pytest.mark.parametrize("design", ["V0", "V1", "V2", "V3", "V4"])
 def test_whole_volume_is_the_network_itself(design):
     case, net = prepared(), network(design)
     found = predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings())
@@ -75,6 +77,26 @@ def test_whole_volume_is_the_network_itself(design):
         logits = net(torch.from_numpy(case.image)[None], superpixels, count)
     np.testing.assert_allclose(found, logits[0].softmax(0).numpy(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.sum(0), 1, rtol=1e-5)
+
+
+def test_mirrored_supervoxels_lie_at_mirrored_places():
+    """A member that sees the volume mirrored is told mirrored places, in mm."""
+    case, net = replace(prepared(), spacing=(2.0, 1.0, 1.5)), network("V4")
+    view = View(case, COMPUTE, coordinates=False, flips=(0, 2))
+    everywhere = tuple(slice(0, n) for n in case.shape)
+    superpixels = view.superpixels(everywhere)
+    expected = superpixel_places(superpixels, view.count, case.spacing)
+    torch.testing.assert_close(view.places(), expected, rtol=1e-5, atol=1e-4)
+    found = predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings(), flip_axes=(0,))
+    with torch.inference_mode():
+        image = torch.from_numpy(case.image)[None]
+        labels = torch.from_numpy(case.superpixels)[None]
+        places = superpixel_places(labels, view.count, case.spacing)
+        mirrored = superpixel_places(labels.flip(1), view.count, case.spacing)
+        there = net(image, labels, view.count, places).softmax(1)
+        back = net(image.flip(2), labels.flip(1), view.count, mirrored).softmax(1).flip(2)
+    expected = ((there + back) / 2)[0].numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +109,8 @@ def test_whole_volume_is_the_network_itself(design):
         {"design": "V3", "stages": 2},
         {"design": "V3", "stages": 2, "fusion": "scores"},
         {"design": "V2", "stages": 2, "fusion": "decoder"},
+        {"design": "V4"},
+        {"design": "V4", "stages": 2, "fusion": "scores", "reduce": "mean"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )
@@ -208,7 +232,7 @@ def test_memory_plan_grows_with_the_volume_and_says_so():
 @settings(deadline=None, derandomize=True, max_examples=20)
 @given(
     shape=st.tuples(*[st.integers(1, 20)] * 3),
-    design=st.sampled_from(["V0", "V1", "V2", "V3"]),
+    design=st.sampled_from(["V0", "V1", "V2", "V3", "V4"]),
     is_windowed=st.booleans(),
 )
 def test_probabilities_have_the_shape_of_any_volume(shape, design, is_windowed):

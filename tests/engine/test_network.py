@@ -71,6 +71,14 @@ def test_every_network_answers_and_is_supervised(kind):
     assert all(step >= 1 for step in deepest_stride(network))
 
 
+def test_v4_is_of_volumes():
+    assert build_network(settings("voxresnet", design="V4"), 1, 3, 3).needs_places
+    with pytest.raises(UsageError, match="V4 places supervoxels in a volume"):
+        build_network(settings("voxresnet", design="V4"), 1, 3, 2)
+    with pytest.raises(UsageError, match="V4 places supervoxels in a volume"):
+        build_network(settings("enet", design="V4"), 3, 3, 2)
+
+
 def test_settings_of_another_network_are_refused():
     with pytest.raises(ValueError, match=r"model.finest_stride is nothing that smp has"):
         settings("smp", finest_stride=8)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import torch
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.progress import InterruptedRunError
+from voxseg.engine.sampling import patch_size
 from voxseg.engine.train import TrainRequest, train
 from voxseg.engine.workers import Workers
 from voxseg.errors import DataError, UsageError
@@ -170,6 +172,31 @@ def test_baseline_weights_start_the_supervoxel_network(subjects, quick, tmp_path
     fine = request(subjects, tmp_path / "fine", quick, init_from=tmp_path / "base")
     train(fine, say=said.append)
     assert any("started from" in line and "V0" in line for line in said)
+
+
+def test_tokens_train_on_whole_volumes_and_start_from_their_baseline(subjects, quick, tmp_path):
+    """V4, each volume as one patch: 0 along an axis is the largest of them."""
+    base = merge(quick, {"model": {"design": "V0"}})
+    train(request(subjects, tmp_path / "base", base))
+    whole = {"model": {"design": "V4"}, "train": {"patch_voxels": [0], "batch_size": 1}}
+    run = tmp_path / "whole"
+    train(request(subjects, run, merge(quick, whole), init_from=tmp_path / "base"))
+    found = weights(run)["model"]
+    assert found["heads.0.tokens.scores.weight"].any()  # from zero: something was learned
+    assert weights(run)["spatial_dims"] == 3
+
+
+def test_a_whole_patch_is_as_large_as_the_largest_case():
+    cases = [SimpleNamespace(shape=s, is_image=False) for s in ((20, 30, 10), (25, 20, 12))]
+    assert patch_size((0,), 3, cases) == (25, 30, 12)
+    assert patch_size((16, 0, 8), 3, cases) == (16, 30, 8)
+    assert patch_size((16,), 3, cases) == (16, 16, 16)
+    with pytest.raises(UsageError, match="2 numbers, but the images have 3 axes"):
+        patch_size((0, 16), 3, cases)
+    with pytest.raises(UsageError, match="sees slices or photographs"):
+        patch_size((0,), 2, cases)
+    with pytest.raises(UsageError, match="sees slices or photographs"):
+        patch_size((0,), 3, [SimpleNamespace(shape=(9, 9, 1), is_image=True)])
 
 
 def test_time_budget_ends_the_run_and_the_schedule(subjects, quick, tmp_path):

@@ -158,5 +158,5 @@ def test_branch_rejects_other_reductions():
 
 
 def test_classifier_rejects_other_designs():
-    with pytest.raises(ValueError, match="design must be 'V0'"):
+    with pytest.raises(ValueError, match="design must be one of"):
         SuperpixelClassifier(3, 4, 3, "v3")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from voxseg.layers.superpixel_tokens import SuperpixelTokens
 from voxseg.models import MODELS, count_parameters
 
 GOLDEN = {
@@ -96,6 +97,9 @@ def test_forward_is_classified_features(name):
 def test_gradient_reaches_every_parameter(name):
     # In eval mode: a bias right before a batch norm has no gradient in training.
     model = copy.deepcopy(build(name))
+    for module in model.modules():
+        if isinstance(module, SuperpixelTokens):  # starts from zero, and lets nothing through yet
+            torch.nn.init.normal_(module.scores.weight)
     # A PReLU with one slope learns from negative values only: a deep map needs several pixels.
     size = (5, 3, 4) if MODELS[name].spatial_dims[0] == 3 else (13, 21)
     image, superpixels = random_case(size, batch=1)
@@ -156,7 +160,7 @@ def test_channels_last_gives_the_same_answer(name):
 def test_pooled_designs_ask_for_superpixels(name):
     model = build(name)
     image, _ = random_case(size_of(name))
-    assert model.needs_superpixels == name.endswith(("-v1", "-v2", "-v3"))
+    assert model.needs_superpixels == name.endswith(("-v1", "-v2", "-v3", "-v4"))
     if model.needs_superpixels:
         with pytest.raises(ValueError, match="need superpixels"):
             model(image)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from voxseg.models import MODELS, VoxResNet, count_parameters, load_shared_weights
+from voxseg.ops import superpixel_pool
+from voxseg.ops.superpixel_places import superpixel_places
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / "golden" / "voxresnet_parameters.json").read_text()
@@ -67,13 +69,19 @@ def test_designs_differ_by_the_last_layer(options, num_classes, spatial_dims):
     with torch.device("meta"):
         networks = {
             design: VoxResNet(1, num_classes, design=design, spatial_dims=spatial_dims, **options)
-            for design in ("V0", "V1", "V2", "V3")
+            for design in ("V0", "V1", "V2", "V3", "V4")
         }
     count = {design: count_parameters(model).inference for design, model in networks.items()}
     table = networks["V0"].feature_channels * num_classes
     assert count["V1"] == count["V0"]
     assert count["V2"] - count["V0"] == table * (1 - 3**spatial_dims)
     assert count["V3"] - count["V0"] == table
+    heads = len(networks["V4"].heads)
+    # Features, place and scores of a token of 32; two blocks of 32 points, each of two attentions,
+    # a perceptron and three norms; the norm before the scores.
+    embedding = networks["V4"].feature_channels * 32 + heads * 32 * (2 + 9 * spatial_dims)
+    block = 32 * 32 + 2 * (4 * 32 * 32 + 2 * 32) + (4 * 32 * 32 + 3 * 32) + 6 * 32
+    assert count["V4"] - count["V0"] == embedding + heads * (2 * block + 64 + 32 * num_classes)
 
 
 def test_tap_receptive_fields_are_the_papers():
@@ -137,6 +145,36 @@ def test_v3_starts_at_the_answer_of_its_baseline(options):
     load_shared_weights(v3, baseline.state_dict())
     with torch.no_grad():
         torch.testing.assert_close(v3(image, superpixels, count), baseline(image))
+
+
+@OPTIONS
+def test_v4_starts_at_the_answer_of_its_baseline(options):
+    image, (superpixels, count) = random_image(), block_superpixels()
+    baseline, v4 = small(**options), small("V4", seed=1, **options)
+    load_shared_weights(v4, baseline.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(v4(image, superpixels, count), baseline(image))
+
+
+@OPTIONS
+@pytest.mark.parametrize("reduce", ["max", "mean"])
+def test_v4_of_exchanged_supervoxels_is_forward(options, reduce):
+    image, (superpixels, count) = random_image(), block_superpixels()
+    v4 = small("V4", reduce=reduce, **options)
+    for head in v4.heads:
+        torch.nn.init.normal_(head.tokens.scores.weight)
+    places = superpixel_places(superpixels, count, (1.0, 2.0, 0.5))
+    with torch.no_grad():
+        expected = v4(image, superpixels, count, places)
+        features = v4.features(image)
+        exchanged = v4.exchange(
+            superpixel_pool(v4.to_pool(features), superpixels, count, reduce), places
+        )
+        found = v4.classify(features, superpixels, count, exchanged)
+        torch.testing.assert_close(found, expected)
+        supervised, _ = v4.supervise(image, superpixels, count, places)
+        torch.testing.assert_close(supervised, expected)
+        assert not torch.allclose(v4(image, superpixels, count), expected)  # in voxels of 1 mm
 
 
 @pytest.mark.parametrize("design", ["V1", "V2"])
@@ -251,7 +289,8 @@ def test_decoder_fits_any_size_and_trains_every_parameter(size, stages):
     [
         ({"stages": 5}, "stages must be 1 to 4"),
         ({"width_divisor": 3}, "width_divisor must divide"),
-        ({"design": "V4"}, "design must be"),
+        ({"design": "V5"}, "design must be"),
+        ({"design": "V4", "token_width": 30}, "heads divide width"),
         ({"design": "V2", "reduce": "sum"}, "reduce must be"),
         ({"fusion": "concat"}, "fusion must be"),
         ({"norm": "layer"}, "norm must be"),

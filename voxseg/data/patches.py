@@ -13,9 +13,10 @@ import torch
 
 from voxseg.data.places import ClassPlaces, anywhere, draw_in_photograph, keep_inside
 from voxseg.data.prepare import Prepared, coordinate_channels
-from voxseg.data.superpixels import compact
+from voxseg.data.superpixels import compact, numbers_of
 from voxseg.data.transforms import NOTHING, Augment
 from voxseg.data.warp import Warp
+from voxseg.ops.superpixel_places import superpixel_places
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class Batch:
     """(B, *S) int32 in [0, count), -1 for none."""
     count: int
     """Number of superpixels, the largest of the batch."""
+    places: torch.Tensor | None = None
+    """(B, count, D + 1) float32, where each lies in its whole volume and how large it is there, see
+    ``voxseg.ops.superpixel_places``; None where nobody asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,8 @@ class PatchSettings:
     likely, background included; the others fall anywhere in the foreground."""
     coordinates: bool = False
     """Add coordinate channels, one for each axis of the volume."""
+    places: bool = False
+    """Say of each superpixel where in the volume it lies; only of volumes."""
     slice_axes: tuple[int, ...] = ()
     """Cut slices across one of these axes, drawn anew for each patch; none cuts volumes."""
     neighbours: int = 0
@@ -84,6 +90,7 @@ class PatchSampler:
         self._augment = augment
         self._seed = seed
         self._places = None if cases[0].is_image else ClassPlaces(cases, num_classes, seed)
+        self._regions = [places_of(case) for case in cases] if settings.places else None
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw the batch of global ``step``: the same for the same step, whatever came before.
@@ -111,7 +118,13 @@ class PatchSampler:
             return Batch(image, label, None, 0)
         maps = [compact(s["superpixels"][0].numpy()) for s in samples]
         count = max(1, *(k for _, k in maps))
-        return Batch(image, label, torch.stack([torch.from_numpy(m) for m, _ in maps]), count)
+        regions = torch.stack([torch.from_numpy(m) for m, _ in maps])
+        places = None
+        if self._regions is not None:
+            places = torch.zeros(len(samples), count, image.ndim - 1)
+            for sample, (cut, k), out in zip(samples, maps, places, strict=True):
+                out[:k] = sample["places"][numbers_of(sample["superpixels"][0].numpy(), cut, k)]
+        return Batch(image, label, regions, count, places)
 
     def _keys(self, step: int, size: int) -> list[list[int]]:
         """What each sample of this process's share is drawn from."""
@@ -138,6 +151,8 @@ class PatchSampler:
             start = centre[a] - size // 2
             window[a] = slice(start, start + size)
         sample = self._cut(case, tuple(window), axis)
+        if self._regions is not None:
+            sample["places"] = self._regions[index].clone()
         return self._augment(sample, warp, int(rng.integers(2**31)), plane)
 
     def _axis(self, rng: np.random.Generator) -> int | None:
@@ -212,6 +227,14 @@ class PatchSampler:
             for c, p in zip(drawn, warp.seen, strict=True)
         ]
         return [*(keep_inside(c, n, p) for c, n, p in zip(near, shape, warp.seen, strict=True)), 0]
+
+
+def places_of(case: Prepared) -> torch.Tensor:
+    """Say where the supervoxels of a case lie, (K, D + 1) float32, see ``superpixel_places``."""
+    if case.superpixels is None:
+        raise ValueError(f"{case.case_id} has no supervoxels")
+    labels = torch.from_numpy(np.ascontiguousarray(case.superpixels))[None]
+    return superpixel_places(labels, max(1, int(labels.max()) + 1), case.spacing)[0]
 
 
 @contextlib.contextmanager

@@ -17,10 +17,12 @@ def crop_pixels(size: Sequence[int]) -> tuple[int, int]:
     """Height and width of a crop, from ``train.patch_voxels``: one number stands for both.
 
     Raises:
-        UsageError: there are three.
+        UsageError: there are three, or one is 0.
     """
     if len(size) > 2:
         raise UsageError(f"train.patch_voxels has {len(size)} numbers, but photographs two axes")
+    if not all(size):
+        raise UsageError("train.patch_voxels has a 0, but photographs differ; give a crop's size")
     return size[0], size[-1]
 
 

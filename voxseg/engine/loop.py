@@ -33,14 +33,13 @@ from voxseg.engine.network import (
 from voxseg.engine.optimise import averaged
 from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
-from voxseg.engine.sampling import build_sampler
+from voxseg.engine.sampling import build_sampler, patch_size
 from voxseg.engine.steps import Losses, TrainingStep, require_finite
 from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import score_name, validate
 from voxseg.engine.workers import Workers, patch_worker_count
-from voxseg.errors import UsageError
 
 
 @final
@@ -77,7 +76,7 @@ class TrainingRun:
         channels, dims = len(cases[0].image), cases[0].image.ndim - 1
         self._in_channels = network_channels(config.data, channels, dims)
         dims = network_axes(config.data, dims)
-        self._patch = patch_size(settings.patch_voxels, dims)
+        self._patch = patch_size(settings.patch_voxels, dims, cases)
         self._batch_voxels = settings.batch_size * math.prod(self._patch)
         torch.manual_seed(settings.seed)
         network = build_network(
@@ -328,14 +327,3 @@ def pinned(batch: Batch) -> Batch:
         None if regions is None else regions.pin_memory(),
         batch.count,
     )
-
-
-def patch_size(patch: tuple[int, ...], dims: int) -> tuple[int, ...]:
-    """Fit ``patch_voxels`` to ``dims`` axes: one number stands for all."""
-    if len(patch) == 1:
-        return patch * dims
-    if len(patch) != dims:
-        raise UsageError(
-            f"train.patch_voxels has {len(patch)} numbers, but the images have {dims} axes"
-        )
-    return patch

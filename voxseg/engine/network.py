@@ -95,6 +95,11 @@ def build_network(
             f"model.network {config.network} sees slices or photographs, not volumes; choose "
             "slices with --plane axial, coronal, sagittal or all"
         )
+    if config.needs_places and dims != 3:
+        raise UsageError(
+            "model.design V4 places supervoxels in a volume, and this network sees slices or "
+            "photographs; choose V0 to V3, or volumes with --plane none"
+        )
     try:
         return _BUILD[config.network](config, in_channels, num_classes, dims)
     except ValueError as error:
@@ -176,6 +181,8 @@ def _voxresnet(config: ModelConfig, in_channels: int, num_classes: int, dims: in
         fusion=config.fusion,
         norm=config.norm,
         widths=config.widths or None,
+        token_width=config.token_width,
+        token_blocks=config.token_blocks,
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.prepare import AUTO_ZERO_SHARE
-from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.checkpoint import load_checkpoint
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.config import Config
 from voxseg.engine.labels import label_table
 from voxseg.engine.network import (
@@ -80,6 +81,11 @@ def read_portable(run: Path) -> PortableRun:
         raise UsageError(
             f"{run} pools supervoxels of blended windows (predict.always_windows), which other "
             "programs cannot; use 'voxseg predict'"
+        )
+    if network.needs_places:
+        raise UsageError(
+            f"{run} holds design V4, which wants to know where supervoxels lie in mm; other "
+            "programs cannot be told yet; use 'voxseg predict'"
         )
     channels = content["in_channels"]
     return PortableRun(

@@ -9,6 +9,7 @@ from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment
 from voxseg.engine.classify import crop_pixels
 from voxseg.engine.config import Config
+from voxseg.errors import UsageError
 
 _AREA = (0.08, 1.0)
 
@@ -21,6 +22,31 @@ class Sampler(Protocol):
 
     def names(self, step: int, size: int) -> str:
         """Say which cases it is cut from, for messages."""
+
+
+def patch_size(patch: tuple[int, ...], dims: int, cases: Sequence[Prepared]) -> tuple[int, ...]:
+    """Fit ``train.patch_voxels`` to ``dims`` axes.
+
+    One number stands for all axes; 0 is the largest extent among ``cases``.
+
+    Raises:
+        UsageError: there are numbers for other axes, or a 0 where volumes are not seen whole.
+    """
+    if len(patch) == 1:
+        patch = patch * dims
+    if len(patch) != dims:
+        raise UsageError(
+            f"train.patch_voxels has {len(patch)} numbers, but the images have {dims} axes"
+        )
+    if all(patch):
+        return patch
+    if cases[0].is_image or dims != len(cases[0].shape):
+        raise UsageError(
+            "train.patch_voxels has a 0, for whole volumes, but the network sees slices or "
+            "photographs; give the size of a patch"
+        )
+    extents = [max(axis) for axis in zip(*(case.shape for case in cases), strict=True)]
+    return tuple(size or extent for size, extent in zip(patch, extents, strict=True))
 
 
 def build_sampler(
@@ -57,6 +83,7 @@ def build_sampler(
             voxels=patch,
             class_share=config.train.class_share,
             coordinates=config.data.coordinates,
+            places=config.model.needs_places,
             slice_axes=config.data.slice_axes,
             neighbours=config.data.neighbours,
         ),

@@ -4,7 +4,6 @@ Those of the data stand where they are used: in ``voxseg.data``.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from typing import Any, Literal
 from voxseg.data.boundaries import Disputed
 from voxseg.data.cases import TaskKind
 from voxseg.engine.device import Layout, Precision
-from voxseg.export.labels import Side, Tissue
+from voxseg.engine.label_config import LabelConfig as LabelConfig
 from voxseg.models import (
     Context,
     Depth,
@@ -33,7 +32,6 @@ from voxseg.tasks.segmentation import LossKind
 
 Blend = Literal["gaussian", "even"]
 
-_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 Network = Literal["voxresnet", "enet", "fcn", "smp", "deeplab", "sunet", "pixelnet"]
 TrunkName = Literal["vgg16", "voxresnet"]
 
@@ -59,52 +57,6 @@ class TaskConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelConfig:
-    """Which values the label files hold."""
-
-    values: tuple[int, ...] = ()
-    """Background first; empty takes every value found in the training labels."""
-    names: tuple[str, ...] = ()
-    """A name for each value; empty takes the data set's, or "class N"."""
-    colours: tuple[str, ...] = ()
-    """#rrggbb of each value; empty takes the data set's or the table's, or our own."""
-    ignore: tuple[int, ...] = ()
-    """Values of voxels that count neither in training nor in scores."""
-    table: str = ""
-    """Names, colours and codes of the classes: a label table that ships with voxseg (it is not
-    used, and that is said, where the data have other labels), or a file. What it says is kept
-    below, one for each value."""
-    note: str = ""
-    """A sentence that belongs beside volumes."""
-    codes: tuple[str, ...] = ()
-    """Category~type~modifier~region~modifier, each scheme^value^meaning."""
-    sides: tuple[Side, ...] = ()
-    """"left", "right" or ""."""
-    structures: tuple[str, ...] = ()
-    """What a class is without its side."""
-    tissues: tuple[Tissue, ...] = ()
-    """"csf", "grey_matter", "white_matter" or ""."""
-    intracranial: tuple[bool, ...] = ()
-    """Whether a class counts to the intracranial volume."""
-
-    def __post_init__(self) -> None:
-        both = sorted(set(self.values) & set(self.ignore))
-        if both:
-            raise ValueError(f"labels.values and labels.ignore both list {both}")
-        wrong = [one for one in self.colours if not _COLOUR.fullmatch(one)]
-        if wrong:
-            raise ValueError(f"labels.colours must be like #00ff7f, got {wrong[0]!r}")
-
-    @property
-    def palette(self) -> dict[int, tuple[int, int, int]] | None:
-        """Red, green, blue in 0 to 255 by value; None without colours."""
-        if not self.colours:
-            return None
-        parts = [bytes.fromhex(colour[1:]) for colour in self.colours]
-        return {v: (rgb[0], rgb[1], rgb[2]) for v, rgb in zip(self.values, parts, strict=True)}
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which network; what another network than the chosen one has must keep its default."""
 
@@ -112,7 +64,8 @@ class ModelConfig:
     """"voxresnet", "sunet" and "pixelnet" on VoxResNet's trunk see volumes, or slices with
     ``data.plane``; the others slices and images."""
     design: Design = "V3"
-    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier."""
+    """V0 without supervoxels; V1 pools scores, V2 features, V3 adds V2 to the voxel classifier; V4
+    (VoxResNet's) adds supervoxels that exchange what they hold over the whole volume."""
     reduce: Reduce = "max"
     """Supervoxel pooling: "max" or "mean"."""
     stages: int = 1
@@ -125,6 +78,10 @@ class ModelConfig:
     """Channels of VoxResNet's stem and stages before the division; empty: 32, 64, 64, ... Of SUNet
     six: after the first convolution, the residual block, and each block of U-Nets. Of VGG-16 six:
     of its five blocks, and of conv-6 and conv-7."""
+    token_width: int = 32
+    """Of V4: numbers that stand for a supervoxel."""
+    token_blocks: int = 2
+    """Of V4: how often supervoxels exchange what they hold."""
     norm: Norm = "batch"
     """VoxResNet's normalisation layer: "batch", "instance" or "group"."""
     version: Version = "released"
@@ -175,7 +132,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.stages < 1 or self.width_divisor < 1:
             raise ValueError("model.stages and model.width_divisor must be at least 1")
-        name: str = self.network
+        for name in ("token_width", "token_blocks"):
+            if self.design != "V4" and getattr(self, name) != getattr(type(self), name):
+                raise ValueError(f"model.{name} is of design V4, and model.design is {self.design}")
+        name = self.network
         own = _OWN[self.network]
         if self.network == "pixelnet":
             name, own = f"pixelnet on {self.trunk}", (*own, *_OF_TRUNK[self.trunk])
@@ -192,6 +152,11 @@ class ModelConfig:
         return self.network in ("voxresnet", "enet") and self.design != "V0"
 
     @property
+    def needs_places(self) -> bool:
+        """Whether it wants to know where its supervoxels lie."""
+        return self.pools and self.design == "V4"
+
+    @property
     def is_planar(self) -> bool:
         """Whether the network sees two axes only."""
         if self.network == "pixelnet":
@@ -201,7 +166,8 @@ class ModelConfig:
 
 _OWN: dict[Network, tuple[str, ...]] = {
     "voxresnet": (
-        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm",
+        "design", "reduce", "stages", "width_divisor", "fusion", "widths", "norm", "token_width",
+        "token_blocks",
     ),
     "enet": ("design", "reduce", "version", "part"),
     "fcn": ("depth", "finest_stride"),
@@ -227,7 +193,8 @@ _TRAIN_RULES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         lambda number: number >= 1,
         "at least 1",
     ),
-    (("patch_voxels", "step_at"), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("step_at",), lambda numbers: all(n >= 1 for n in numbers), "positive"),
+    (("patch_voxels",), lambda numbers: all(n >= 0 for n in numbers), "0 (whole) or more"),
     (("learning_rate", "head_rate", "head_bias_rate"), lambda rate: rate > 0, "positive"),
     (("ema_decay", "beta2"), lambda share: 0 <= share < 1, "in [0, 1)"),
     (("pixels",), lambda number: number >= 0, "0 (all of them) or more"),
@@ -249,7 +216,8 @@ class TrainConfig:
     sync_batchnorm: bool = True
     """Under torchrun, batch statistics over all processes: the result of one process."""
     patch_voxels: tuple[int, ...] = (64, 64, 64)
-    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both."""
+    """Size of a training patch, RAS+ order; of slices and images two numbers, or one for both. 0:
+    of volumes, as large as the largest of them, cropped to its foreground, along this axis."""
     pixels: int = 0
     """Pixels or voxels of each patch that PixelNet is trained on, 2000 in the paper; 0: all."""
     pixel_sampling: PixelSampling = "uniform"
@@ -335,6 +303,9 @@ class PredictConfig:
     """Fraction of a window shared with its neighbour, in [0, 1)."""
     blend: Blend = "gaussian"
     """Where windows overlap, the middle of each counts more ("gaussian"), or all alike ("even")."""
+    tta: bool = False
+    """Predict as with --tta always, also the held-out cases of a cross-validation: the mean over
+    mirror images along ``augment.flip_axes``, and over ``scales``."""
     scales: tuple[float, ...] = (1.0,)
     """Sizes at which slices and images are seen with --tta, relative to their own."""
     shorter_side: int = 0

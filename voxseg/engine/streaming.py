@@ -12,9 +12,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
 from torch import Tensor
 
+from voxseg.data.patches import places_of
 from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.engine.device import Compute
 from voxseg.engine.memory import MemoryPlan
@@ -81,6 +81,13 @@ class View:
         assert self._case.superpixels is not None
         return self._tensor(np.flip(self._case.superpixels[self.back(region)], self.flips))
 
+    def places(self) -> Tensor:
+        """Where the supervoxels lie, (1, K, D + 1) on the device, see ``superpixel_places``."""
+        places = places_of(self._case)
+        for axis in self.flips:
+            places[:, axis] *= -1  # as for coordinates
+        return places[None].to(self.device)
+
     def back(self, region: Region) -> Region:
         """Where a region lies in the case itself."""
         return tuple(
@@ -144,7 +151,7 @@ def run_pass(
                     kept.append(piece)
 
             walk(add)
-            pooled = pool.result()
+            pooled = _exchanged(pooling, pool.result(), view)
 
         def finish(piece: Piece) -> None:
             logits = piece.features
@@ -157,6 +164,13 @@ def run_pass(
             sink.add(view.back(piece.core), found)
 
         walk(finish)
+
+
+def _exchanged(network: VoxResNet | ENet, pooled: Tensor, view: View) -> Tensor:
+    """Let supervoxels that know of each other exchange, once for the whole volume."""
+    if isinstance(network, VoxResNet) and network.needs_places:
+        return network.exchange(pooled, view.places())
+    return pooled
 
 
 def _step(network: SegmentationNetwork, plan: MemoryPlan) -> Step:
@@ -215,6 +229,9 @@ class _Blend:
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
         mode = {"gaussian": "gaussian", "even": "constant"}[windows.blend]
+        # Here, for MONAI takes three seconds to load, and few predictions blend windows.
+        from monai.data.utils import compute_importance_map
+
         self._weights = compute_importance_map(windows.size, mode=mode).float()
         self._sums: Tensor | None = None
         self._first = 0

@@ -14,7 +14,7 @@ from voxseg.engine.device import Compute
 from voxseg.engine.lazy_cases import labels_of
 from voxseg.engine.network import SegmentationNetwork
 from voxseg.engine.optimise import auxiliary_weight
-from voxseg.models import PixelNet, SplitMergeFCN
+from voxseg.models import PixelNet, SplitMergeFCN, VoxResNet
 from voxseg.tasks.boundaries import BoundaryLoss
 from voxseg.tasks.class_weights import class_frequencies, class_weights
 from voxseg.tasks.classification import ClassificationLoss
@@ -95,6 +95,9 @@ class Supervision:
                 points = self._points(batch.label, step).to(compute.device)
                 logits, auxiliary = network.sampled(image, points), []
                 label = label.flatten(2).gather(2, points[:, None].expand(-1, label.shape[1], -1))
+            elif isinstance(network, VoxResNet) and batch.places is not None:
+                places = batch.places.to(compute.device)
+                logits, auxiliary = network.supervise(image, regions, batch.count, places)
             else:
                 logits, auxiliary = network.supervise(image, regions, batch.count)
         weight = auxiliary_weight(settings, progress)

@@ -1,12 +1,13 @@
 """Superpixel branch: the last layer of a network, pooled over superpixels.
 
 Source: Schuurmans, Berman and Blaschko, *Efficient semantic image segmentation with superpixel
-pooling*, 2018, arXiv:1806.02705, section 3.2 (the designs V1, V2 and V3).
+pooling*, 2018, arXiv:1806.02705, section 3.2 (the designs V1, V2 and V3). V4 is voxseg's own, see
+``superpixel_tokens``.
 
 Departures: V1 pools the class logits, and log-probabilities of the softmax as an option (the paper
 does not say which scores); the superpixel part of V3 has no bias of its own and starts from zero,
 so that a network fine-tuned from its V0 starts with V0's answer. Voxels of a negative label belong
-to no superpixel: V1 and V3 answer them with the voxel branch, V2 with its bias.
+to no superpixel: V1, V3 and V4 answer them with the voxel branch, V2 with its bias.
 """
 
 from typing import Literal
@@ -14,12 +15,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from voxseg.layers.superpixel_tokens import SuperpixelTokens
 from voxseg.layers.voxres import convolution
 from voxseg.ops import superpixel_pool, superpixel_unpool
+from voxseg.ops.superpixel_places import superpixel_places
 
-Design = Literal["V0", "V1", "V2", "V3"]
+Design = Literal["V0", "V1", "V2", "V3", "V4"]
 Reduce = Literal["max", "mean"]
 Scores = Literal["logits", "softmax"]
+
+DESIGNS: tuple[Design, ...] = ("V0", "V1", "V2", "V3", "V4")
 
 _CLASSIFIER_STD = 0.01
 
@@ -113,7 +118,17 @@ class SuperpixelClassifier(nn.Module):
     """The last layer of a segmentation network: voxel branch, superpixel branch, or their sum.
 
     V0 and V1 are the 3x3x3 convolution of the base network (V1 pools its scores afterwards, see
-    ``pool_scores``), V2 replaces it by a ``SuperpixelBranch``, V3 adds the two (Figure 6).
+    ``pool_scores``), V2 replaces it by a ``SuperpixelBranch``, V3 adds the two (Figure 6). V4 adds
+    ``SuperpixelTokens`` instead, whose superpixels know of each other.
+
+    Args:
+        spatial_dims: D, 2 or 3.
+        in_channels: F, channels of the features.
+        num_classes: channels of the answer.
+        design: ``V0`` to ``V4``.
+        reduce: pooling over superpixels, ``max`` or ``mean``.
+        token_width: of V4, numbers of a token.
+        token_blocks: of V4, how often tokens exchange.
 
     Shape: features (B, F, *S), superpixels (B, *S) -> (B, num_classes, *S).
     """
@@ -125,12 +140,17 @@ class SuperpixelClassifier(nn.Module):
         num_classes: int,
         design: Design = "V0",
         reduce: Reduce = "max",
+        *,
+        token_width: int = 32,
+        token_blocks: int = 2,
     ) -> None:
         super().__init__()
-        if design not in ("V0", "V1", "V2", "V3"):
-            raise ValueError(f"design must be 'V0', 'V1', 'V2' or 'V3', got {design!r}")
+        if design not in DESIGNS:
+            raise ValueError(f"design must be one of {DESIGNS}, got {design!r}")
+        self.reduce: Reduce = reduce
         self.voxel: nn.Module | None = None
         self.superpixel: SuperpixelBranch | None = None
+        self.tokens: SuperpixelTokens | None = None
         if design != "V2":
             self.voxel = voxel_classifier(spatial_dims, in_channels, num_classes)
         if design in ("V2", "V3"):
@@ -138,6 +158,10 @@ class SuperpixelClassifier(nn.Module):
             self.superpixel = SuperpixelBranch(in_channels, num_classes, reduce, bias=alone)
         if design == "V3" and self.superpixel is not None:
             nn.init.zeros_(self.superpixel.linear.weight)
+        if design == "V4":
+            self.tokens = SuperpixelTokens(
+                spatial_dims, in_channels, num_classes, width=token_width, blocks=token_blocks
+            )
 
     def forward(
         self,
@@ -145,15 +169,43 @@ class SuperpixelClassifier(nn.Module):
         superpixels: Tensor | None = None,
         count: int | None = None,
         pooled: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
-        """Return class logits; the other arguments are those of ``SuperpixelBranch``."""
+        """Return class logits.
+
+        Args:
+            features: (B, F, *S) floating point.
+            superpixels: (B, *S) integers below ``count``; negative = in no superpixel.
+            count: K, the same for the whole batch.
+            pooled: what ``exchange`` made of the pooled features, when the superpixels go beyond
+                these features.
+            places: of V4, (B, K, D + 1), see ``superpixel_places``; by default those of
+                ``superpixels`` with voxels of 1 mm.
+        """
         answers: list[Tensor] = []
         if self.voxel is not None:
             answers.append(self.voxel(features))
         if self.superpixel is not None:
             superpixels, count = needed(superpixels, count)
             answers.append(self.superpixel(features, superpixels, count, pooled))
+        if self.tokens is not None:
+            superpixels, count = needed(superpixels, count)
+            if pooled is None:
+                pooled = superpixel_pool(features, superpixels, count, reduce=self.reduce)
+                if places is None:
+                    places = superpixel_places(superpixels, count)
+                pooled = self.tokens(pooled, places)
+            answers.append(superpixel_unpool(pooled, superpixels, memory_format=_layout(features)))
         return answers[0] if len(answers) == 1 else answers[0] + answers[1]
+
+    def exchange(self, pooled: Tensor, places: Tensor | None) -> Tensor:
+        """Return what ``forward`` takes for pooled features (B, F, K): of V4, tokens' scores."""
+        if self.tokens is None:
+            return pooled
+        if places is None:
+            raise ValueError("the design V4 needs the places of its superpixels")
+        scores: Tensor = self.tokens(pooled, places)
+        return scores
 
 
 def _layout(features: Tensor) -> torch.memory_format:
@@ -167,7 +219,7 @@ def _layout(features: Tensor) -> torch.memory_format:
 def needed(superpixels: Tensor | None, count: int | None) -> tuple[Tensor, int]:
     """Return both arguments, or say that a pooled design cannot do without them."""
     if superpixels is None or count is None:
-        raise ValueError("the designs V1, V2 and V3 need superpixels (B, *S) and their count")
+        raise ValueError("the designs V1 to V4 need superpixels (B, *S) and their count")
     return superpixels, count
 
 

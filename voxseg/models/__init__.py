@@ -91,6 +91,7 @@ _vocs = partial(_photos, num_classes=21, size=(224, 224))  # PASCAL VOC
 _CHEN = "arXiv:1608.05895"
 _BOTH = "arXiv:1806.02705, on arXiv:1608.05895"
 _OURS = "voxseg's own, after arXiv:1608.05895"
+_TOKENS = "voxseg's own, after arXiv:1806.02705 and arXiv:1810.00825"
 _PASZKE = "arXiv:1606.02147"
 _FIGURE_10 = "arXiv:1806.02705, on arXiv:1606.02147"
 
@@ -133,6 +134,9 @@ MODELS: dict[str, ModelEntry] = {
     "voxresnet-full-v3": ModelEntry(
         partial(_full, design="V3"), _BOTH, "Full, voxel and supervoxel branch added"
     ),
+    "voxresnet-full-v4": ModelEntry(
+        partial(_full, design="V4"), _TOKENS, "Full, supervoxels that exchange added"
+    ),
     "voxresnet-full-scores-v0": ModelEntry(
         partial(_scores, design="V0"), _CHEN, "Full, classical: sum of four class-score heads"
     ),
@@ -144,6 +148,9 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-full-scores-v3": ModelEntry(
         partial(_scores, design="V3"), _BOTH, "Full, classical, both branches in four heads"
+    ),
+    "voxresnet-full-scores-v4": ModelEntry(
+        partial(_scores, design="V4"), _TOKENS, "Full, classical, tokens in four heads"
     ),
     "voxresnet-reduced4-v0": ModelEntry(
         partial(_reduced4, design="V0"), _BOTH, "Reduced (/4): one stage, a quarter of the width"
@@ -157,6 +164,9 @@ MODELS: dict[str, ModelEntry] = {
     "voxresnet-reduced4-v3": ModelEntry(
         partial(_reduced4, design="V3"), _BOTH, "Reduced (/4), voxel and supervoxel branch added"
     ),
+    "voxresnet-reduced4-v4": ModelEntry(
+        partial(_reduced4, design="V4"), _TOKENS, "Reduced (/4), supervoxels that exchange added"
+    ),
     "voxresnet-reduced8-v0": ModelEntry(
         partial(_reduced8, design="V0"), _BOTH, "Reduced (/8): one stage, an eighth of the width"
     ),
@@ -168,6 +178,9 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-reduced8-v3": ModelEntry(
         partial(_reduced8, design="V3"), _BOTH, "Reduced (/8), voxel and supervoxel branch added"
+    ),
+    "voxresnet-reduced8-v4": ModelEntry(
+        partial(_reduced8, design="V4"), _TOKENS, "Reduced (/8), supervoxels that exchange added"
     ),
     "voxresnet-decoder4-v0": ModelEntry(
         partial(_decoder4, design="V0"),
@@ -182,6 +195,9 @@ MODELS: dict[str, ModelEntry] = {
     ),
     "voxresnet-decoder4-v3": ModelEntry(
         partial(_decoder4, design="V3"), _OURS, "Decoder4, voxel and supervoxel branch added"
+    ),
+    "voxresnet-decoder4-v4": ModelEntry(
+        partial(_decoder4, design="V4"), _TOKENS, "Decoder4, supervoxels that exchange added"
     ),
     "enet-v0": _enets(partial(_enet, design="V0"), _PASZKE, "ENet as its authors published it"),
     "enet-v1": _enets(

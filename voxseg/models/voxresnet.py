@@ -1,4 +1,4 @@
-"""VoxResNet, full and reduced, with the four designs of a supervoxel-pooled last layer.
+"""VoxResNet, full and reduced, with the designs of a supervoxel-pooled last layer.
 
 Source: Chen, Dou, Yu and Heng, *VoxResNet: Deep Voxelwise Residual Networks for Volumetric Brain
 Segmentation*, 2016, arXiv:1608.05895; Reduced (/f) and the designs: Schuurmans, Berman and
@@ -13,8 +13,9 @@ Departures:
 - Full, ``fusion="features"``: the deconvolved taps all get the width of the first stage, are
   summed and feed one classifier, so that V0, V2 and V3 differ in the last layer only. The
   auxiliary heads, one a tap, exist for deep supervision and do nothing at inference.
-- Full, ``fusion="scores"``: the classical sum of four class-score heads; V2 and V3 then change each
+- Full, ``fusion="scores"``: the classical sum of four class-score heads; V2 to V4 then change each
   of the heads.
+- Design V4 is ours: V3 with supervoxels that know of each other (``layers/superpixel_tokens``).
 - ``fusion="decoder"`` is ours: a coarse-to-fine decoder in place of the deconvolutions, for widths
   that grow with depth (``widths``), where 10x10x10 kernels would cost most of the time.
 - A ReLU follows the deconvolutions, so that supervoxels pool an activation. Classifier weights
@@ -25,7 +26,7 @@ Departures:
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,11 +52,12 @@ WIDTHS = (32, 64, 64, 64, 64)
 
 
 class VoxResNet(nn.Module):
-    """A residual network for volumes (or images) of any size, with pooled designs V0 to V3.
+    """A residual network for volumes (or images) of any size, with pooled designs V0 to V4.
 
     V0 is the base network. V1 pools its class scores over supervoxels. V2 classifies supervoxels
-    instead of voxels. V3 adds both. Parameters that two designs share have the same names in
-    both, see ``voxseg.models.load_shared_weights``.
+    instead of voxels. V3 adds both. V4 adds supervoxels that exchange what they hold first.
+    Parameters that two designs share have the same names in both, see
+    ``voxseg.models.load_shared_weights``.
 
     Args:
         in_channels: channels of the image.
@@ -63,7 +65,7 @@ class VoxResNet(nn.Module):
         spatial_dims: 2 or 3.
         stages: strided stages, 1 to 4; 3 is the full network, 1 the reduced one.
         width_divisor: f; divides every width.
-        design: ``V0``, ``V1``, ``V2`` or ``V3``.
+        design: ``V0``, ``V1``, ``V2``, ``V3`` or ``V4``.
         reduce: pooling over supervoxels, ``max`` or ``mean``.
         fusion: ``features``, ``scores`` or ``decoder``, see the module's departures. One tap alone
             (one stage) is the same in the first two.
@@ -73,14 +75,17 @@ class VoxResNet(nn.Module):
         widths: channels of the stem and of each stage before division by f;
             32, 64, 64, ... if not given.
         pooled_scores: what V1 pools, ``logits`` or ``softmax``.
+        token_width: of V4, numbers that stand for a supervoxel.
+        token_blocks: of V4, how often supervoxels exchange what they hold.
 
     Attributes:
         receptive_field: voxels that one voxel of the deepest tap sees, by axis. The supervoxel
-            branch sees its whole supervoxel besides.
+            branch sees its whole supervoxel besides, that of V4 all of them.
         tap_receptive_fields: the same for every tap; 5, 23, 59 and 131 in the full network.
         output_stride: 1: features of full resolution are classified.
         feature_channels: F, channels of ``features``.
         needs_superpixels: whether ``forward`` wants superpixels.
+        needs_places: whether it wants to know where they lie.
 
     Raises:
         ValueError: an option is outside its range.
@@ -101,6 +106,8 @@ class VoxResNet(nn.Module):
         strides: Sequence[Stride] | None = None,
         widths: Sequence[int] | None = None,
         pooled_scores: Scores = "logits",
+        token_width: int = 32,
+        token_blocks: int = 2,
     ) -> None:
         super().__init__()
         if in_channels < 1 or num_classes < 1:
@@ -119,6 +126,7 @@ class VoxResNet(nn.Module):
         self.fusion: Fusion = fusion
         self.pooled_scores: Scores = pooled_scores
         self.needs_superpixels = design != "V0"
+        self.needs_places = design == "V4"
 
         divided = _divided_widths(stages, width_divisor, widths)
         self.trunk = VoxResTrunk(spatial_dims, in_channels, divided, strides or (2,) * stages, norm)
@@ -141,7 +149,15 @@ class VoxResNet(nn.Module):
         self.head_channels = outputs if fusion == "scores" else outputs[:1]
         self.feature_channels = sum(self.head_channels)
         self.heads = nn.ModuleList(
-            SuperpixelClassifier(spatial_dims, channels, num_classes, design, reduce)
+            SuperpixelClassifier(
+                spatial_dims,
+                channels,
+                num_classes,
+                design,
+                reduce,
+                token_width=token_width,
+                token_blocks=token_blocks,
+            )
             for channels in self.head_channels
         )
         if fusion == "decoder":
@@ -183,15 +199,21 @@ class VoxResNet(nn.Module):
         return tuple(radius + 1 for radius in found)  # the classifier is 3 voxels wide
 
     def forward(
-        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+        self,
+        x: Tensor,
+        superpixels: Tensor | None = None,
+        count: int | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Return class logits for every voxel.
 
         Args:
             x: (B, in_channels, *S) floating point; any size.
             superpixels: (B, *S) integers below ``count``, negative = in no superpixel; V0 ignores
-                them. In no superpixel V1 and V3 answer with the voxel branch, V2 with its bias.
+                them. In no superpixel V2 answers with its bias, the others with the voxel branch.
             count: K, the same for the whole batch.
+            places: of V4, (B, K, D + 1) in mm, see ``voxseg.ops.superpixel_places``; by default
+                those of ``superpixels`` in an image of 1 mm voxels.
 
         Returns:
             (B, num_classes, *S). V1: pooled logits of the voxel's superpixel.
@@ -200,7 +222,7 @@ class VoxResNet(nn.Module):
             ValueError: the image has other channels or axes than the network, or a pooled design
                 gets no superpixels.
         """
-        return self.classify(self.features(x), superpixels, count)
+        return self.classify(self.features(x), superpixels, count, places=places)
 
     def features(self, x: Tensor) -> Tensor:
         """Return what the last layer reads, (B, feature_channels, *S), at full resolution."""
@@ -222,15 +244,16 @@ class VoxResNet(nn.Module):
         superpixels: Tensor | None = None,
         count: int | None = None,
         pooled: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Return class logits (B, num_classes, *S) from the ``features`` of a whole image.
 
         ``forward(x, ...)`` equals ``classify(features(x), ...)``; apart from each other they let
-        a volume that was seen part by part be pooled over whole supervoxels. ``pooled`` (B, P, K)
-        is what the supervoxels' parts ``to_pool`` together come to, when ``features`` and
-        ``superpixels`` are only a part of the image.
+        a volume that was seen part by part be pooled over whole supervoxels. ``pooled`` is then
+        what ``exchange`` makes of all that the supervoxels' parts ``to_pool`` together come to,
+        while ``features`` and ``superpixels`` are only a part of the image.
         """
-        logits = _sum(self._head_scores(features, superpixels, count, pooled))
+        logits = _sum(self._head_scores(features, superpixels, count, pooled, places))
         return self._pooled(logits, superpixels, count, pooled)
 
     def to_pool(self, features: Tensor) -> Tensor:
@@ -240,8 +263,29 @@ class VoxResNet(nn.Module):
         logits = _sum(self._head_scores(features, None, None))
         return logits.softmax(1) if self.pooled_scores == "softmax" else logits
 
+    def exchange(self, pooled: Tensor, places: Tensor | None = None) -> Tensor:
+        """Let supervoxels exchange: what ``classify`` takes for a whole image's pooled values.
+
+        Args:
+            pooled: (B, P, K), of ``to_pool``.
+            places: (B, K, D + 1); needed by V4 alone.
+
+        Returns:
+            Of V4 class scores of every supervoxel, a set for each head,
+            (B, heads * num_classes, K); of other designs ``pooled`` itself.
+        """
+        if not self.needs_places:
+            return pooled
+        parts = torch.split(pooled, self.head_channels, 1)
+        heads = cast("list[SuperpixelClassifier]", list(self.heads))
+        return torch.cat([h.exchange(p, places) for h, p in zip(heads, parts, strict=True)], 1)
+
     def supervise(
-        self, x: Tensor, superpixels: Tensor | None = None, count: int | None = None
+        self,
+        x: Tensor,
+        superpixels: Tensor | None = None,
+        count: int | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the logits of ``forward`` and one auxiliary answer for each tap, for training.
 
@@ -252,14 +296,16 @@ class VoxResNet(nn.Module):
             levels = self.decoder(self._taps(x))
             features = self._finest(levels, x.shape[2:])
             pairs = zip(self.auxiliary, levels[1:], strict=True)
-            return self.classify(features, superpixels, count), [head(f) for head, f in pairs]
+            main = self.classify(features, superpixels, count, places=places)
+            return main, [head(f) for head, f in pairs]
         if self.fusion == "scores":
-            scores = self._head_scores(self.features(x), superpixels, count)
+            scores = self._head_scores(self.features(x), superpixels, count, places=places)
             main = self._pooled(_sum(scores), superpixels, count)
             return main, scores if len(scores) > 1 else []
         size = x.shape[2:]
         upsampled = [up(tap, size) for up, tap in zip(self.deconvs, self._taps(x), strict=True)]
-        main = self.classify(functional.relu(_sum(upsampled)), superpixels, count)
+        fused = functional.relu(_sum(upsampled))
+        main = self.classify(fused, superpixels, count, places=places)
         # Not strict: one tap alone has no auxiliary head.
         heads = zip(self.auxiliary, upsampled, strict=False)
         return main, [head(functional.relu(tap)) for head, tap in heads]
@@ -286,13 +332,15 @@ class VoxResNet(nn.Module):
         superpixels: Tensor | None,
         count: int | None,
         pooled: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> list[Tensor]:
         parts = torch.split(features, self.head_channels, 1)
         answers: Sequence[Tensor | None] = [None] * len(parts)
         if pooled is not None and self.design != "V1":
-            answers = torch.split(pooled, self.head_channels, 1)
+            scored = [self.num_classes] * len(parts)
+            answers = torch.split(pooled, scored if self.needs_places else self.head_channels, 1)
         return [
-            head(part, superpixels, count, answer)
+            head(part, superpixels, count, answer, places)
             for head, part, answer in zip(self.heads, parts, answers, strict=True)
         ]
 
