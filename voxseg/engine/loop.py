@@ -11,6 +11,7 @@ a step or an epoch decides is the same in all of them, and so are the weights; t
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -320,10 +321,8 @@ class _Clock:
 
 def pinned(batch: Batch) -> Batch:
     """Copy a batch to memory from which a GPU takes it without the host's waiting."""
-    regions = batch.superpixels
-    return Batch(
-        batch.image.pin_memory(),
-        batch.label.pin_memory(),
-        None if regions is None else regions.pin_memory(),
-        batch.count,
-    )
+    parts: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    for name, part in parts.items():
+        if isinstance(part, torch.Tensor):
+            parts[name] = part.pin_memory()
+    return Batch(**parts)
