@@ -5,19 +5,18 @@ import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from voxseg.engine.process import SWITCH
 
+from . import bench_train, options
 from . import console as terminal
-from . import options
-
-if TYPE_CHECKING:
-    from voxseg.bench.report import BenchResult
+from .bench_table import show
 
 app = typer.Typer(no_args_is_help=True, help="Measure voxseg's ops against their peers.")
+app.command()(bench_train.train)
 
 _CHILD = "VOXSEG_BENCH_CHILD"
 
@@ -76,7 +75,7 @@ def pool(
     bench = PoolBench(side=32, channels=4, count=100, repeats=1, sweep=False)
     screen = terminal.console(as_json)
     chosen = bench if quick else PoolBench(sweep=plot is not None or as_json)
-    _show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+    show(run_pool_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
 
 
 @app.command()
@@ -112,7 +111,7 @@ def slic(
     small = SlicBench(shape=(24, 20, 28), n_segments=30, tuning_voxels=4096, sweep=False)
     screen = terminal.console(as_json)
     chosen = small if quick else SlicBench(image=image, sweep=plot is not None or as_json)
-    _show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
+    show(run_slic_bench(chosen, lambda text: screen.print(text, markup=False)), plot, as_json)
 
 
 @app.command()
@@ -146,7 +145,7 @@ def images(
     )
     screen = terminal.console(as_json)
     result = run_images_bench(bench, chosen, lambda text: screen.print(text, markup=False))
-    _show(result, None, as_json)
+    show(result, None, as_json)
 
 
 def _refuse_plot(plot: Path | None) -> None:
@@ -163,7 +162,7 @@ def _measure_device(what: str, name: str, quick: bool, as_json: bool) -> None:
     screen = terminal.console(as_json)
     bench = tiny(DeviceBench()) if quick else DeviceBench()
     chosen = choose_device(name)
-    _show(
+    show(
         run_device_bench(what, bench, chosen, lambda text: screen.print(text, markup=False)),
         None,
         as_json,
@@ -186,19 +185,3 @@ def _started_again(memory: Memory) -> bool:
     if done.returncode:
         raise typer.Exit(done.returncode)
     return True
-
-
-def _show(result: "BenchResult", plot: Path | None, as_json: bool) -> None:
-    from voxseg.files import replacing
-
-    if plot is not None:
-        with replacing(plot) as temporary:
-            result.plot(temporary)
-    if as_json:
-        terminal.print_json(result.to_json())
-        return
-    rows = [[row[column] for column in result.columns] for row in result.rows]
-    table = terminal.table(result.title, result.columns, rows)
-    terminal.whole_width(table).print(table)
-    facts = ", ".join(f"{name} {value}" for name, value in result.machine.items())
-    terminal.out.print(facts, markup=False)
