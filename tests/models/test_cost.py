@@ -65,11 +65,12 @@ def test_count_flops_includes_the_superpixels_layer():
     [
         (lambda: VoxResNet(2, 3, stages=1, width_divisor=8, design="V1"), (9, 10, 11)),
         (lambda: VoxResNet(2, 3, stages=2, width_divisor=16, design="V3"), (9, 10, 11)),
+        (lambda: VoxResNet(2, 3, stages=1, width_divisor=8, design="V4"), (9, 10, 11)),
         (lambda: ENet(2, 3, design="V3"), (40, 53)),
         (lambda: SplitMergeFCN(2, 3, widths=(8, 8, 16, 16)), (64, 33)),
         (lambda: build_deeplab(2, 3, widths=(4, 4, 8, 8), channels=8, projection=8), (33, 41)),
     ],
-    ids=["voxresnet-v1", "voxresnet-v3", "enet-v3", "smp", "vortex"],
+    ids=["voxresnet-v1", "voxresnet-v3", "voxresnet-v4", "enet-v3", "smp", "vortex"],
 )
 def test_live_bytes_are_those_of_the_cpu(build, size):
     network = build().eval()
