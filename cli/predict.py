@@ -12,7 +12,7 @@ from . import console as terminal
 from . import options
 
 if TYPE_CHECKING:
-    from voxseg.engine.predict import CaseOutcome
+    from voxseg.engine.outcomes import CaseOutcome
 
 
 def predict(
@@ -127,7 +127,7 @@ def predict(
     Exit code 4 when some cases failed and the others were written.
     """
     from voxseg.api import predict as run
-    from voxseg.engine.predict import predict_document
+    from voxseg.engine.outcomes import predict_document
 
     screen = terminal.console(as_json)
 

@@ -210,8 +210,12 @@ class Reproduction:
     ) -> dict[str, Speed]:
         """Time a few updates, and one prediction, of each kind of network that is wanted."""
         rows = [row for block in wanted for row in block if row.network == network]
-        pooled = next((row for row in rows if row.partition), None)
-        probes = {"V0": Row(network, "V0")} | ({"V3": pooled} if pooled else {})
+        probes = {"V0": Row(network, "V0")}
+        # V1 to V3 cost about the same.
+        for name, is_one in (("V3", False), ("V4", True)):
+            found = [row for row in rows if row.partition and (row.design == "V4") == is_one]
+            if found:
+                probes[name] = found[0]
         return {name: self._speed(row, sizes) for name, row in probes.items()}
 
     def _speed(self, row: Row, sizes: dict[str, float]) -> Speed:

@@ -1,6 +1,7 @@
 """Supervoxels of volumes: computed as settings say, kept on disk, renumbered when cut."""
 
 import dataclasses
+import importlib
 import io
 
 import numpy as np
@@ -122,7 +123,8 @@ def test_cache_key_holds_everything(image, folder, monkeypatch):
     cached_supervoxels(image, SPACING, SETTINGS, mask=hole)
     for change in changes:
         cached_supervoxels(image, SPACING, dataclasses.replace(SETTINGS, **change))
-    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    algorithm = importlib.import_module("voxseg.ops.slic")
+    monkeypatch.setattr(algorithm, "VERSION", algorithm.VERSION + 1)
     cached_supervoxels(image, SPACING, SETTINGS)
     assert len(files(folder)) == 9 + len(changes)
 

@@ -108,5 +108,5 @@ def test_supervoxels_of_one_file(make_subjects, tmp_path):
 def test_errors_are_sentences(tmp_path):
     with pytest.raises(VoxsegError, match=r"there is no recipe 'ibsr'.*did you mean"):
         voxseg.train(tmp_path, tmp_path / "run", recipe="ibsr")
-    with pytest.raises(VoxsegError, match="holds no"):
+    with pytest.raises(VoxsegError, match="does not exist; give a run folder"):
         voxseg.predict(tmp_path / "run", tmp_path, tmp_path / "masks")

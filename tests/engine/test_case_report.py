@@ -11,8 +11,9 @@ import pytest
 from voxseg.data.check_header import read_content
 from voxseg.data.volume import read_label
 from voxseg.engine import report_tables
-from voxseg.engine.case_report import WORST, check_page, choose, rank, write_page
+from voxseg.engine.case_report import WORST, choose, rank, write_page
 from voxseg.engine.evaluate import evaluate
+from voxseg.engine.page import check_page
 from voxseg.engine.report_commands import evaluation_source
 from voxseg.engine.report_sources import read_source
 from voxseg.errors import UsageError

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from voxseg.engine.config import TrainConfig
 from voxseg.engine.optimise import (
@@ -134,3 +135,46 @@ def test_steps_fall_at_their_epochs():
     assert [learning_rate(each, e / 90) for e in (29, 30, 60)] == pytest.approx([1, 0.1, 0.01])
     with pytest.raises(ValueError, match=r"train\.step_at must be positive"):
         TrainConfig(step_at=(0,))
+
+
+def test_average_is_that_of_torch():
+    def like_torch(averages, current, count):
+        share = 1 - min(0.9, (1 + int(count)) / (10 + int(count)))
+        for average, value in zip(averages, current, strict=True):
+            average.copy_(average.lerp(value, share) if value.is_floating_point() else value)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    expected = AveragedModel(model, multi_avg_fn=like_torch, use_buffers=True)
+    average = average_model(model, 0.9)
+    for _ in range(12):
+        model(torch.randn(5, 3))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter))
+        expected.update_parameters(model)
+        average.update_parameters(model)
+    assert average.state_dict().keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(average.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one(name):
+    torch.manual_seed(0)
+    weights = [torch.randn(3, 5), torch.randn(7)]
+    config = TrainConfig(optimiser=name, weight_decay=0.1)
+    model = nn.ParameterList([w.clone() for w in weights])
+    plain = nn.ParameterList([w.clone() for w in weights])
+    optimiser, other = build_optimiser(model, config), build_optimiser(plain, config)
+    for group in other.param_groups:
+        assert group["fused"]
+        group["fused"], group["foreach"] = False, False
+    for _ in range(4):
+        for one, two in zip(model, plain, strict=True):
+            one.grad = torch.randn_like(one)
+            two.grad = one.grad.clone()
+        optimiser.step()
+        other.step()
+    for one, two in zip(model, plain, strict=True):
+        torch.testing.assert_close(one, two)

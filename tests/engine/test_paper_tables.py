@@ -18,6 +18,7 @@ V0 = Row("reduced8", "V0")
 CONTROL = Row("reduced8", "control")
 SLIC = Row("reduced8", "V3", "slic-large")
 BLOCK = Row("reduced8", "V3", "block-large")
+TOKENS = Row("reduced8", "V4", "slic-large")
 
 
 def finished(row, dice, updates=100, folder=Path(), **changes):
@@ -94,6 +95,30 @@ def test_a_row_is_told_with_both_references_and_the_papers_gain():
         "baseline (better, Holm p 0.012), -1.3 points against the control "
         "(inconclusive, Holm p 0.012); the paper has +4.7 points over its baseline (Tables 1 and "
         "2)."
+    )
+
+
+def test_v4_is_told_against_v3_on_the_same_supervoxels():
+    rows = [finished(V0, 0.8), finished(SLIC, 0.82), finished(TOKENS, 0.84)]
+    told = tables(
+        rows,
+        [
+            difference(SLIC, "V0", 0.02, "better"),
+            difference(TOKENS, "V0", 0.04, "better"),
+            Difference(
+                TOKENS.name, SLIC.name, "V3", "foreground mean", None, 0.02, 0.0, 0.1, 0.2, 10,
+                "inconclusive",
+            ),
+        ],
+    ).conclusions  # fmt: skip
+    assert told[1] == (
+        "V4 against the baseline: better in 1 of 1 row; that V4, which is voxseg's own, lifts it "
+        "is shown in every row here."
+    )
+    assert told[2].startswith("V4 against V3 on the same supervoxels: inconclusive in 1 of 1 row;")
+    assert told[-1] == (
+        "Reduced (/8), V4 on slic-large: mean foreground Dice 84.0%: +4.0 points against the "
+        "baseline (better, Holm p 0.012), +2.0 points against V3 (inconclusive, Holm p 0.200)."
     )
 
 

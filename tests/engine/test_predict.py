@@ -6,8 +6,10 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from voxseg.engine import case_memory, predictor
+from voxseg.engine.checkpoint import save_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.predict import Part, PredictRequest, predict
 from voxseg.engine.train import TrainRequest, train
@@ -81,6 +83,25 @@ def test_probabilities_and_flips(trained, tmp_path):
     np.testing.assert_allclose(values.sum(0), 1, atol=1e-5)
     mask = np.asarray(nib.load(tmp_path / "out" / "case0.nii.gz").dataobj)
     np.testing.assert_array_equal(np.array([0, 2, 5])[values.argmax(0)], mask)
+
+
+def test_a_run_that_always_averages_mirror_images_predicts_as_with_tta(trained, tmp_path):
+    data, run, _ = trained
+    always = tmp_path / "always"
+    shutil.copytree(run, always)
+    path = always / "checkpoints" / "best.pt"
+    content = torch.load(path, weights_only=True)
+    content["config"]["predict"]["tta"] = True
+    save_checkpoint(path, content)
+    for name, one, tta in (("plain", run, False), ("tta", run, True), ("always", always, False)):
+        out = tmp_path / name
+        predict(request(one, [data / "case0.nii.gz"], out, save_probabilities=True, tta=tta))
+    plain, tta, found = (
+        np.asarray(nib.load(tmp_path / name / "case0_probability-2.nii.gz").dataobj)
+        for name in ("plain", "tta", "always")
+    )
+    np.testing.assert_array_equal(found, tta)
+    assert np.abs(found - plain).max() > 1e-4
 
 
 def test_need_and_free_memory_are_told_before_a_case_starts(trained, tmp_path):

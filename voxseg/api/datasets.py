@@ -2,32 +2,38 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
-from voxseg.data.check import CheckReport, check_dataset, find_pairs
-from voxseg.data.dicom_series import Series, list_series
-from voxseg.data.prepare import MaskMode
-from voxseg.data.splits import Fold
-from voxseg.data.superpixels import Method, SupervoxelSettings
-from voxseg.engine import supervoxels as _supervoxels
-from voxseg.engine.dealing import Dealing, write_dealt
 from voxseg.engine.options import Place, as_path, as_paths
+
+if TYPE_CHECKING:
+    from voxseg.data.check import CheckReport
+    from voxseg.data.dicom_series import Series
+    from voxseg.data.prepare import MaskMode
+    from voxseg.data.splits import Fold
+    from voxseg.data.superpixels import Method
+    from voxseg.engine.supervoxels import SupervoxelReport
 
 
 def check(
     data: Place, *, labels: Place | None = None, notify: Callable[[str], None] = silent
-) -> CheckReport:
+) -> "CheckReport":
     """Check a data set: what is wrong and how to mend it; see ``voxseg check --help``.
 
     The page, the corrected copies and the JSON document of the command are
     ``voxseg.export.check_report``, ``voxseg.data.fix`` and ``voxseg.data.check_document``.
     """
+    from voxseg.data.check import check_dataset, find_pairs
+
     dataset, known = find_pairs(Path(data), as_path(labels))
     return check_dataset(dataset, notify, known)
 
 
-def series(folder: Place) -> tuple[Series, ...]:
+def series(folder: Place) -> "tuple[Series, ...]":
     """List the series of a DICOM folder; see ``voxseg data series --help``."""
+    from voxseg.data.dicom_series import list_series
+
     return list_series(Path(folder))
 
 
@@ -42,8 +48,10 @@ def split(
     labels: Place | None = None,
     seed: int = 0,
     overwrite: bool = False,
-) -> tuple[Fold, ...]:
+) -> "tuple[Fold, ...]":
     """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
+    from voxseg.engine.dealing import Dealing, write_dealt
+
     dealing = Dealing(
         folds=folds, leave_one_out=leave_one_out, groups=as_path(groups), strata=strata
     )
@@ -55,20 +63,23 @@ def supervoxels(
     output: Place,
     *,
     labels: Place | None = None,
-    method: Method = "slic",
+    method: "Method" = "slic",
     size_mm: float = 7.0,
     compactness: float = 0.1,
     iterations: int = 10,
     sigma_mm: float = 0.0,
-    mask: MaskMode = "auto",
+    mask: "MaskMode" = "auto",
     target_oracle: float | None = None,
     sweep: bool = False,
     run: Place | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> _supervoxels.SupervoxelReport:
+) -> "SupervoxelReport":
     """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
-    request = _supervoxels.SupervoxelRequest(
+    from voxseg.data.superpixels import SupervoxelSettings
+    from voxseg.engine.supervoxels import SupervoxelRequest, make_supervoxels
+
+    request = SupervoxelRequest(
         inputs=as_paths(images),
         output=Path(output),
         labels=as_path(labels),
@@ -85,4 +96,4 @@ def supervoxels(
         run=as_path(run),
         overwrite=overwrite,
     )
-    return _supervoxels.make_supervoxels(request, say)
+    return make_supervoxels(request, say)

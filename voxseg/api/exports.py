@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
-from voxseg.engine import dicom_files as _dicom
-from voxseg.engine import label_commands as _labels
-from voxseg.engine import slicer_export as _slicer
 from voxseg.engine.options import Place, as_path
-from voxseg.export.labels import LabelTable
+
+if TYPE_CHECKING:
+    from voxseg.engine.dicom_files import ExportedSeg
+    from voxseg.engine.slicer_export import SlicerOutcome
+    from voxseg.export.labels import LabelTable
 
 
 def export_dicom(
@@ -21,9 +23,11 @@ def export_dicom(
     anonymise: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> _dicom.ExportedSeg:
+) -> "ExportedSeg":
     """Write a mask as DICOM Segmentation of a series; see ``voxseg export dicom --help``."""
-    return _dicom.export_dicom(
+    from voxseg.engine.dicom_files import export_dicom as export
+
+    return export(
         Path(mask),
         Path(output),
         Path(series),
@@ -46,8 +50,10 @@ def export_slicer(
     resample: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> list[_slicer.SlicerOutcome]:
+) -> "list[SlicerOutcome]":
     """Write masks for 3D Slicer; see ``voxseg export slicer --help``."""
+    from voxseg.engine import slicer_export as _slicer
+
     request = _slicer.SlicerRequest(
         mask=Path(mask),
         image=Path(image),
@@ -63,6 +69,8 @@ def export_slicer(
 
 def labels(
     table: str | None = None, output: Place | None = None, *, overwrite: bool = False
-) -> dict[str, LabelTable]:
+) -> "dict[str, LabelTable]":
     """Read a label table and write it, or give those that ship; see ``voxseg labels --help``."""
-    return _labels.labels(table, as_path(output), overwrite=overwrite)
+    from voxseg.engine.label_commands import labels as read_and_write
+
+    return read_and_write(table, as_path(output), overwrite=overwrite)

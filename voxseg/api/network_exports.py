@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
-from voxseg.engine import export_models as _models
-from voxseg.engine.export_bundle import export_bundle as _export_bundle
-from voxseg.engine.exported import TOLERANCE
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.options import Place, as_path
+
+if TYPE_CHECKING:
+    from voxseg.engine.export_models import Exported, ExportRequest
+
+_TOLERANCE = 1e-4
 
 
 def export_bundle(
@@ -15,12 +19,15 @@ def export_bundle(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = _TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> _models.Exported:
+) -> "Exported":
     """Write a run's network as a MONAI Bundle; see ``voxseg export bundle --help``."""
-    return _export_bundle(_request(run, output, case, tolerance, overwrite), say)
+    request = _request(run, output, case, tolerance, overwrite)
+    from voxseg.engine.export_bundle import export_bundle as export
+
+    return export(request, say)
 
 
 def export_onnx(
@@ -28,12 +35,15 @@ def export_onnx(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = _TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> _models.Exported:
+) -> "Exported":
     """Write a run's network as an ONNX file; see ``voxseg export onnx --help``."""
-    return _models.export_onnx(_request(run, output, case, tolerance, overwrite), say)
+    request = _request(run, output, case, tolerance, overwrite)
+    from voxseg.engine.export_models import export_onnx as export
+
+    return export(request, say)
 
 
 def export_torch(
@@ -41,18 +51,24 @@ def export_torch(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = _TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> _models.Exported:
+) -> "Exported":
     """Write a run's network for ``torch.export.load``; see ``voxseg export torch --help``."""
-    return _models.export_torch(_request(run, output, case, tolerance, overwrite), say)
+    request = _request(run, output, case, tolerance, overwrite)
+    from voxseg.engine.export_models import export_torch as export
+
+    return export(request, say)
 
 
 def _request(
     run: Place, output: Place, case: Place | None, tolerance: float, overwrite: bool
-) -> _models.ExportRequest:
-    return _models.ExportRequest(
+) -> "ExportRequest":
+    member_checkpoints(Path(run))  # what is missing is told before torch is loaded
+    from voxseg.engine.export_models import ExportRequest
+
+    return ExportRequest(
         run=Path(run),
         output=Path(output),
         case=as_path(case),

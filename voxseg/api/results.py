@@ -2,23 +2,19 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent, write_and_tell
-from voxseg.engine import compare as _compare
-from voxseg.engine import evaluate as _evaluate
-from voxseg.engine import predict as _predict
-from voxseg.engine import report_commands as _reports
-from voxseg.engine.case_report import Page, check_page
-from voxseg.engine.compare_files import check_output as check_comparison_output
-from voxseg.engine.compare_files import write_comparison
-from voxseg.engine.dicom_files import wanted_dicom
-from voxseg.engine.evaluate import write_evaluation
-from voxseg.engine.evaluate_files import check_output as check_scores_output
-from voxseg.engine.operations import wanted_postprocessing
+from voxseg.data.folders import check_exists
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.options import Place, as_path, as_paths
-from voxseg.engine.report_sources import PREDICT_MANIFEST, read_source
-from voxseg.engine.slicer_files import SlicerFiles
-from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
+from voxseg.engine.page import Page, check_page
+
+if TYPE_CHECKING:
+    from voxseg.engine.compare import Comparison
+    from voxseg.engine.evaluate import Evaluation
+    from voxseg.engine.outcomes import CaseOutcome
+    from voxseg.engine.task_scores import TaskEvaluation
 
 
 def predict(
@@ -47,11 +43,22 @@ def predict(
     report: Place | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
-    notify: Callable[[_predict.CaseOutcome, int, int], None] = silent,
+    notify: "Callable[[CaseOutcome, int, int], None]" = silent,
     say: Callable[[str], None] = silent,
-) -> list[_predict.CaseOutcome]:
+) -> "list[CaseOutcome]":
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
+    # What is missing is told before torch and the rest are loaded.
+    for place in as_paths(inputs):
+        check_exists(place)
+    member_checkpoints(Path(checkpoint))
+    from voxseg.engine import predict as _predict
+    from voxseg.engine.dicom_files import wanted_dicom
+    from voxseg.engine.operations import wanted_postprocessing
+    from voxseg.engine.report_commands import prediction_source
+    from voxseg.engine.report_sources import PREDICT_MANIFEST
+    from voxseg.engine.slicer_files import SlicerFiles
+
     for_slicer = (SlicerFiles(with_scene=mrb, hides_names=hash_names),) if slicer or mrb else ()
     extras = (*for_slicer, *wanted_dicom(dicom_seg, anonymise, say))
     request = _predict.PredictRequest(
@@ -76,7 +83,7 @@ def predict(
         beside=tuple(ending for extra in extras for ending in extra.endings),
     )
     outcomes = _predict.predict(request, notify, say)
-    source = _reports.prediction_source(
+    source = prediction_source(
         outcomes,
         checkpoint=request.checkpoint,
         inputs=request.found_by,
@@ -103,13 +110,20 @@ def evaluate(
     overwrite: bool = False,
     notify: Callable[[str, int, int], None] = silent,
     say: Callable[[str], None] = silent,
-) -> _evaluate.Evaluation | TaskEvaluation:
+) -> "Evaluation | TaskEvaluation":
     """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
+    for place in (prediction, truth):
+        check_exists(Path(place))
+    from voxseg.engine import evaluate as _evaluate
+    from voxseg.engine import report_commands as _reports
+    from voxseg.engine.evaluate_files import check_output
+    from voxseg.engine.task_scores import TaskEvaluation, write_task_evaluation
+
     folder = as_path(output)
     _reports.check_images(as_path(images), is_kept=folder is not None or report is not None)
     check_page(as_path(report), overwrite=overwrite)
     if folder is not None:
-        check_scores_output(folder, overwrite=overwrite)
+        check_output(folder, overwrite=overwrite)
     evaluation = _evaluate.evaluate(
         Path(prediction), Path(truth), labels=labels, ignore=ignore, tolerance_mm=tolerance_mm,
         notify=notify,
@@ -118,7 +132,7 @@ def evaluate(
         if isinstance(evaluation, TaskEvaluation):
             write_task_evaluation(evaluation, folder, overwrite=overwrite)
         else:
-            write_evaluation(evaluation, folder, overwrite=overwrite)
+            _evaluate.write_evaluation(evaluation, folder, overwrite=overwrite)
     if folder is not None or report is not None:
         source = _reports.evaluation_source(
             evaluation, Path(prediction), Path(truth), images=as_path(images), folder=folder
@@ -139,8 +153,11 @@ def compare(
     resamples: int = 9999,
     seed: int = 0,
     overwrite: bool = False,
-) -> _compare.Comparison:
+) -> "Comparison":
     """Compare runs on the same cases, the first with the others; see ``voxseg compare --help``."""
+    from voxseg.engine import compare as _compare
+    from voxseg.engine.compare_files import check_output, write_comparison
+
     settings = _compare.CompareSettings(
         metric=metric or "",
         alpha=alpha,
@@ -150,7 +167,7 @@ def compare(
         allow_missing=allow_missing,
     )
     if output is not None:
-        check_comparison_output(Path(output), overwrite=overwrite)
+        check_output(Path(output), overwrite=overwrite)
     comparison = _compare.compare(as_paths(runs), settings)
     if output is not None:
         write_comparison(comparison, Path(output), overwrite=overwrite)
@@ -170,5 +187,7 @@ def report(
     """Make one HTML page about a finished run, from its files; see ``voxseg report --help``."""
     place = Path(run) / "report.html" if output is None else Path(output)
     check_page(place, overwrite=overwrite)
+    from voxseg.engine.report_sources import read_source
+
     source = read_source(Path(run), data=as_path(data))
     return write_and_tell(source, place, say, pictures, viewers)

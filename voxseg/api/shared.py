@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from voxseg.engine.case_report import Page, write_page
 from voxseg.engine.options import Place
-from voxseg.engine.report_sources import ReportSource
+from voxseg.engine.page import Page
+
+if TYPE_CHECKING:
+    from voxseg.engine.report_sources import ReportSource
 
 
 def silent(*_: object) -> None:
@@ -13,13 +16,15 @@ def silent(*_: object) -> None:
 
 
 def write_and_tell(
-    source: ReportSource,
+    source: "ReportSource",
     page: Place,
     say: Callable[[str], None],
     pictures: int | None = None,
     viewers: int = 0,
 ) -> Page:
     """Write the page about ``source`` and say what is on it."""
+    from voxseg.engine.case_report import write_page
+
     written = write_page(source, Path(page), pictures=pictures, viewers=viewers)
     drawn = f"{len(written.drawn)} of {written.num_cases} cases drawn"
     drawn += f", {len(written.viewers)} in viewers" if viewers else ""

@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent, write_and_tell
-from voxseg.engine import crossval as _crossval
-from voxseg.engine import reproduce as _reproduce
-from voxseg.engine import train as _train
-from voxseg.engine.case_report import check_page
-from voxseg.engine.dealing import Dealing
-from voxseg.engine.folds import Effort
 from voxseg.engine.options import Place, Settings, as_path, training_request
-from voxseg.engine.progress import Progress, TrainResult
-from voxseg.engine.report_sources import read_source
+from voxseg.engine.page import check_page
+
+if TYPE_CHECKING:
+    from voxseg.engine.crossval import CrossvalResult
+    from voxseg.engine.progress import Progress, TrainResult
+    from voxseg.engine.reproduce import Reproduction
 
 
 def train(
@@ -36,9 +35,9 @@ def train(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
-    notify: Callable[[Progress], None] = silent,
+    notify: "Callable[[Progress], None]" = silent,
     say: Callable[[str], None] = silent,
-) -> TrainResult:
+) -> "TrainResult":
     """Train a network on ``data`` into the run folder ``output``; see ``voxseg train --help``."""
     request = training_request(
         data=data,
@@ -61,7 +60,9 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
-    return _train.train(request, notify, say)
+    from voxseg.engine.train import train as run
+
+    return run(request, notify, say)
 
 
 def crossval(
@@ -92,9 +93,9 @@ def crossval(
     report: Place | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    notify: Callable[[Progress], None] = silent,
+    notify: "Callable[[Progress], None]" = silent,
     say: Callable[[str], None] = silent,
-) -> _crossval.CrossvalResult:
+) -> "CrossvalResult":
     """Train each fold of ``data``, predict and score what it held out; see ``voxseg crossval``."""
     check_page(as_path(report), overwrite=overwrite or resume)
     request = training_request(
@@ -115,6 +116,11 @@ def crossval(
         resume=resume,
         overwrite=overwrite,
     )
+    from voxseg.engine.crossval import crossval as run
+    from voxseg.engine.dealing import Dealing
+    from voxseg.engine.folds import Effort
+    from voxseg.engine.report_sources import read_source
+
     dealing = Dealing(
         folds=folds,
         leave_one_out=leave_one_out,
@@ -123,9 +129,7 @@ def crossval(
         split=as_path(split),
     )
     effort = Effort(jobs, retries)
-    result = _crossval.crossval(
-        request, dealing, notify, say, effort=effort, seeds=seeds, postprocess=postprocess
-    )
+    result = run(request, dealing, notify, say, effort=effort, seeds=seeds, postprocess=postprocess)
     if report is not None:
         write_and_tell(read_source(Path(output)), report, say)
     return result
@@ -137,10 +141,12 @@ def reproduce(
     *,
     data: Place | None = None,
     device: str | None = None,
-    notify: Callable[[Progress], None] = silent,
+    notify: "Callable[[Progress], None]" = silent,
     say: Callable[[str], None] = silent,
-) -> _reproduce.Reproduction:
+) -> "Reproduction":
     """Run again what a manifest describes and compare the figures; see ``voxseg reproduce``."""
-    return _reproduce.reproduce(
+    from voxseg.engine.reproduce import reproduce as run
+
+    return run(
         Path(manifest), Path(output), data=as_path(data), device=device, notify=notify, say=say
     )

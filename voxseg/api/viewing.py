@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
-from voxseg.engine import view as _view
 from voxseg.engine.options import Place, as_path, as_paths
-from voxseg.export.viewer import WrittenViewer
+
+if TYPE_CHECKING:
+    from voxseg.export.viewer import WrittenViewer
 
 
 def view(
@@ -23,8 +25,10 @@ def view(
     max_mb: float = 20.0,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
-) -> WrittenViewer:
+) -> "WrittenViewer":
     """Write one HTML page that shows a volume with masks over it; see ``voxseg view --help``."""
+    from voxseg.engine import view as _view
+
     request = _view.ViewRequest(
         image=Path(image),
         masks=() if masks is None else as_paths(masks),

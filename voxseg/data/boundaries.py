@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import scipy.io
+import scipy
 from PIL import Image
 
 from voxseg.data.grid import IGNORED
@@ -131,7 +131,7 @@ def _annotators(path: Path) -> np.ndarray:
         maps = [np.asarray(cell["Boundaries"][0, 0]) for cell in np.ravel(truth)]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
-    except DAMAGED_MATLAB as error:
+    except (scipy.io.matlab.MatReadError, *DAMAGED_MATLAB) as error:
         raise DataError(
             f"{path} is damaged or no ground truth of BSDS500: its groundTruth has no Boundaries "
             f"({' '.join(str(error).split())}); download it again"

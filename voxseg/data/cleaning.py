@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Operation = Literal["largest_component", "fill_holes"]
 OPERATIONS: tuple[Operation, ...] = ("largest_component", "fill_holes")
@@ -38,7 +38,7 @@ def largest_component(mask: Mask) -> Mask:
         A new mask; of equally large pieces the first in the order of the array stays, and an empty
         mask stays empty. Deterministic.
     """
-    pieces, count = ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
+    pieces, count = scipy.ndimage.label(mask, np.ones((3,) * mask.ndim, bool))
     if count < 2:
         return mask.copy()
     sizes = np.bincount(pieces.ravel())
@@ -59,7 +59,7 @@ def enclosed_holes(mask: Mask) -> Mask:
     flat = mask.squeeze(thin)
     if flat.ndim == 0:  # a single voxel
         return np.zeros_like(mask)
-    filled: Mask = ndimage.binary_fill_holes(flat)
+    filled: Mask = scipy.ndimage.binary_fill_holes(flat)
     return (filled & ~flat).reshape(mask.shape)
 
 
@@ -94,7 +94,7 @@ def clean_label(
         for value, wanted in operations.items():
             if operation not in wanted:
                 continue
-            boxes = ndimage.find_objects((cleaned == value).view(np.uint8))
+            boxes = scipy.ndimage.find_objects((cleaned == value).view(np.uint8))
             if not boxes or boxes[0] is None:
                 continue
             # A view; what a class encloses lies in its box. One voxel more on each side, so that

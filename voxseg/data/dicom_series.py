@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from voxseg.data.dicom_geometry import Slice, Stack, is_parallel, stack
 from voxseg.data.dicom_headers import Header, dicom_files, read_header
-from voxseg.data.folders import files_below
+from voxseg.data.folders import check_exists, files_below
 from voxseg.errors import DataError, UsageError
 
 Kind = Literal["volume", "localizer", "single slice", "no image"]
@@ -122,8 +122,7 @@ def list_series(place: Path) -> tuple[Series, ...]:
     Raises:
         DataError: There is no such folder, or nothing in it is DICOM.
     """
-    if not place.exists():
-        raise DataError(f"there is no file or folder {place}; check the name")
+    check_exists(place)
     found = find_series(place)
     if not found:
         raise DataError(f"{place} holds no DICOM; give the folder of the images")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import scipy
 
 from voxseg.data.cases import Case, Dataset
 from voxseg.data.check import NEARLY_WHOLE, CheckReport, not_finite, scaled
@@ -345,7 +345,7 @@ def _set_qform(header: StoredHeader) -> str:
     is_left_handed = np.linalg.det(rotation) < 0
     rotation = rotation * np.array((1, 1, -1 if is_left_handed else 1))
     fields["pixdim"][0] = -1 if is_left_handed else 1
-    x, y, z, w = Rotation.from_matrix(rotation).as_quat()
+    x, y, z, w = scipy.spatial.transform.Rotation.from_matrix(rotation).as_quat()
     fields["quatern"] = np.array((x, y, z)) * (-1 if w < 0 else 1)
     fields["qoffset"] = affine[:3, 3]
     return ""

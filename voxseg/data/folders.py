@@ -4,8 +4,20 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from voxseg.errors import DataError
+
 UNLABELLED_FOLDERS = frozenset({"unlabelled", "unlabeled", "imagests", "images_unlabelled"})
 """Names, in lower case, of folders whose images are meant to have no label."""
+
+
+def check_exists(place: Path) -> None:
+    """Refuse what is neither a file nor a folder.
+
+    Raises:
+        DataError: There is nothing of that name.
+    """
+    if not place.exists():
+        raise DataError(f"there is no file or folder {place}; check the name")
 
 
 def files_below(root: Path) -> Iterator[Path]:

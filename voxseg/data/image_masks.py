@@ -11,9 +11,8 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.io
+import scipy
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
 from voxseg.data.colour_tables import TABLE_FILES, colour_table
 from voxseg.data.images import SIXTEEN_BITS, opened_picture, picture_volume, stored_form
@@ -22,10 +21,10 @@ from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
 DAMAGED_MATLAB = (
-    MatReadError, zlib.error, KeyError, ValueError, TypeError, IndexError, OSError,
-    NotImplementedError,
+    zlib.error, KeyError, ValueError, TypeError, IndexError, OSError, NotImplementedError,
 )  # fmt: skip
-"""What SciPy raises at MATLAB files that are damaged, of a newer form, or hold something else."""
+"""What SciPy raises, beside its ``MatReadError``, at MATLAB files that are damaged, of a newer
+form, or hold something else."""
 # The decoder stretches few bits of grey to 0 to 255.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 
@@ -138,7 +137,7 @@ def _sbd(path: Path) -> np.ndarray:
         values = np.asarray(content["GTcls"]["Segmentation"][0, 0])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
-    except DAMAGED_MATLAB as error:
+    except (scipy.io.matlab.MatReadError, *DAMAGED_MATLAB) as error:
         raise DataError(
             f"{path} is damaged or no mask of SBD: it has no GTcls.Segmentation "
             f"({' '.join(str(error).split())}); download it again"

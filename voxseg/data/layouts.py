@@ -20,7 +20,13 @@ from voxseg.data.case_lists import read_class_names, read_csv, read_json
 from voxseg.data.cases import Case, Dataset, TaskKind
 from voxseg.data.class_folders import find_class_folders
 from voxseg.data.dicom_cases import count_dicom, find_dicom
-from voxseg.data.folders import UNLABELLED_FOLDERS, files_below, is_set_apart, subfolder
+from voxseg.data.folders import (
+    UNLABELLED_FOLDERS,
+    check_exists,
+    files_below,
+    is_set_apart,
+    subfolder,
+)
 from voxseg.data.image_classes import with_classes
 from voxseg.data.image_layouts import find_photographs
 from voxseg.data.names import (
@@ -79,8 +85,7 @@ def find_cases(
             ambiguous.
     """
     root = Path(root)
-    if not root.exists():
-        raise DataError(f"there is no file or folder {root}; check the name")
+    check_exists(root)
     if not need_labels and labels is None:
         recorded = find_dicom(root, series)
         if recorded is not None:
@@ -152,8 +157,8 @@ def _folder(root: Path, need_labels: bool) -> Dataset:
 def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> Dataset:
     """Pair the images of one folder with the labels of another, or one file with another."""
     for place in (images_at, labels_at):
-        if place is not None and not place.exists():
-            raise DataError(f"there is no file or folder {place}; check the name")
+        if place is not None:
+            check_exists(place)
     if images_at.is_file():
         if labels_at is None or not labels_at.is_file():
             raise DataError(

@@ -9,18 +9,19 @@ for nothing known, stay zero.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from voxseg.data.resample import resample_label
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _COMPONENT = (1, 0)  # rows run along y, columns along x
 
 
-def mirror_vectors(normals: Tensor, axis: int) -> Tensor:
+def mirror_vectors(normals: "Tensor", axis: int) -> "Tensor":
     """Mirror the vectors of a picture that is mirrored along an axis.
 
     Args:
@@ -30,12 +31,12 @@ def mirror_vectors(normals: Tensor, axis: int) -> Tensor:
     Returns:
         (3, *S), a copy.
     """
-    signs = torch.ones_like(normals)
+    signs = normals.new_ones(normals.shape)
     signs[_COMPONENT[axis]] = -1
     return normals * signs
 
 
-def turn_vectors(normals: Tensor, matrix: np.ndarray[Any, Any]) -> Tensor:
+def turn_vectors(normals: "Tensor", matrix: np.ndarray[Any, Any]) -> "Tensor":
     """Turn the vectors of a picture that was brought through an affine map (``warp.turn``).
 
     The scene is taken to be turned and stretched alike, and stretched in depth by the mean of both
@@ -50,6 +51,8 @@ def turn_vectors(normals: Tensor, matrix: np.ndarray[Any, Any]) -> Tensor:
     Returns:
         (3, *S) of length 1 or 0.
     """
+    import torch
+
     depth = float(np.sqrt(abs(np.linalg.det(matrix))))
     # Normals go by the inverse transpose of the map of places, which is the inverse of ``matrix``.
     (row_row, row_column), (column_row, column_column) = matrix.T.tolist()

@@ -1,13 +1,14 @@
 """Intensities of a case, brought to what a network expects."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from voxseg.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Normalisation = Literal["zscore", "median", "none", "imagenet", "unit"]
 OUTSIDE = -4.0
@@ -52,7 +53,7 @@ def normalise(
             _normalise(channel, mask, how == "zscore", clip_percentiles, path)
 
 
-def colours_of(image: Tensor, how: Normalisation) -> Tensor:
+def colours_of(image: "Tensor", how: Normalisation) -> "Tensor":
     """Return the colours (3, *S), 0 to 1, of what was normalised by "imagenet" or "unit"."""
     if how == "unit":
         return image
@@ -60,7 +61,7 @@ def colours_of(image: Tensor, how: Normalisation) -> Tensor:
     return image * deviation + mean
 
 
-def of_colours(colours: Tensor, how: Normalisation) -> Tensor:
+def of_colours(colours: "Tensor", how: Normalisation) -> "Tensor":
     """Undo ``colours_of``."""
     if how == "unit":
         return colours
@@ -68,10 +69,10 @@ def of_colours(colours: Tensor, how: Normalisation) -> Tensor:
     return (colours - mean) / deviation
 
 
-def _constants(image: Tensor) -> tuple[Tensor, Tensor]:
+def _constants(image: "Tensor") -> "tuple[Tensor, Tensor]":
     """ImageNet's mean and deviation for (3, *S)."""
     shape = (3, *[1] * (image.ndim - 1))
-    mean, deviation = (torch.tensor(one, dtype=image.dtype) for one in (_MEAN, _DEVIATION))
+    mean, deviation = (image.new_tensor(one) for one in (_MEAN, _DEVIATION))
     return mean.view(shape), deviation.view(shape)
 
 

@@ -1,7 +1,8 @@
 """Supervoxel maps of whole volumes: computed once, kept on disk, cut and renumbered for patches.
 
 A map is kept in the cache (``voxseg.cache``) under the hash of everything that decides it: voxels,
-mask, spacing, settings and the version of the algorithm.
+mask, spacing, settings and the version of the algorithm. The algorithms are loaded when they are
+used: Numba and torch take more than a second.
 """
 
 import hashlib
@@ -14,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 from voxseg.cache import SUPERVOXELS, keep, recall
-from voxseg.ops.slic import VERSION, block_partition, renumber, slic
 
 Method = Literal["slic", "block"]
 By = Literal["volume", "slice"]
@@ -90,6 +90,8 @@ def compute_supervoxels(
         return _divide(image, spacing, settings, mask, settings.edge_mm(max(voxels, 1), spacing))
     shape = image.shape[1:]
     labels = np.empty(shape, np.int32)
+    from voxseg.ops.slic import renumber
+
     plane = [s for axis, s in enumerate(spacing) if axis != slice_axis]
     # Of whole slices, so that superpixels have one size in all of them.
     edge = settings.edge_mm(math.prod(shape) // shape[slice_axis], plane)
@@ -111,6 +113,8 @@ def _divide(
     mask: np.ndarray[Any, Any] | None,
     edge_mm: float,
 ) -> np.ndarray[Any, Any]:
+    from voxseg.ops.slic import block_partition, slic
+
     if settings.method == "block":
         return block_partition(image.shape[1:], size_mm=edge_mm, spacing=spacing, mask=mask)
     return slic(
@@ -185,6 +189,8 @@ def compact(superpixels: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], in
     Returns:
         (*S) int32, 0 to K - 1 in raster order of the first voxel, -1 for none; and K.
     """
+    from voxseg.ops.slic import renumber
+
     cut = np.array(superpixels, dtype=np.int32, order="C")
     return cut, renumber(cut)
 
@@ -216,6 +222,8 @@ def _key(
     slice_axis: int | None,
 ) -> str:
     """Hash everything that decides a map."""
+    from voxseg.ops.slic import VERSION
+
     digest = hashlib.sha256()
     head = VERSION, image.shape, image.dtype.str, mask is not None, slice_axis
     digest.update(repr(head).encode())

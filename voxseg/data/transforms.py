@@ -8,87 +8,22 @@ epoch, step) alone: not on processes, nor on what a resumed run drew before.
 """
 
 import functools
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    RandAdjustContrast,
-    RandAffined,
-    RandBiasField,
-    RandGaussianNoise,
-    RandGaussianSmooth,
-    RandScaleIntensity,
-    RandShiftIntensity,
-)
 
+from voxseg.data.augment_settings import AugmentSettings as AugmentSettings
 from voxseg.data.grid import IGNORED
 from voxseg.data.normal_warp import mirror_vectors, turn_vectors
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.warp import SMOOTH, Sample, Warp, resize, rotation, turn
 
+if TYPE_CHECKING:
+    from monai.transforms import Compose
+
 NOTHING = {"image": 0.0, "label": float(IGNORED), "superpixels": -1.0, "normals": 0.0}
 """What lies beyond the border of a photograph."""
-_BLUR = (0.25, 0.8)  # voxels: range of the Gaussian's standard deviation along each axis
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentSettings:
-    """How strongly training patches are varied; 0 switches a transform off."""
-
-    flip_axes: tuple[int, ...] = (0,)
-    """Spatial axes mirrored with probability 1/2; 0 is left-right, for volumes are RAS+ here."""
-    affine_probability: float = 0.3
-    """Share of patches that are rotated and scaled."""
-    rotate_degrees: float = 10.0
-    """Largest rotation about each axis."""
-    scale: float = 0.1
-    """Largest relative change of size."""
-    resize: tuple[float, ...] = ()
-    """Smallest and largest factor of size, drawn evenly for every patch; empty for none."""
-    crop_area: tuple[float, ...] = ()
-    """Of classification: least and largest share of a photograph that a crop has; empty: 0.08 to 1,
-    as is common."""
-    jitter: tuple[float, ...] = ()
-    """Of classification: largest relative change of brightness, contrast and saturation."""
-    lighting: float = 0.0
-    """Of classification: deviation of the factors with which ImageNet's main colours are added."""
-    intensity_probability: float = 0.3
-    """Share of patches, for each of brightness, contrast, gamma, smoothing."""
-    contrast: float = 0.15
-    """Largest relative change of intensity scale, and of offset in standard deviations."""
-    gamma: float = 0.3
-    """Gamma runs over [1 - gamma, 1 + gamma]."""
-    bias_field: float = 0.1
-    """Largest coefficient of the logarithm of a smooth field that multiplies the signal."""
-    noise: float = 0.1
-    """Largest standard deviation of added Gaussian noise, in standard deviations of the image."""
-
-    def __post_init__(self) -> None:
-        for name in ("affine_probability", "intensity_probability"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"augment.{name} must be in [0, 1], got {value}")
-        names = ("rotate_degrees", "scale", "contrast", "gamma", "bias_field", "noise", "lighting")
-        for name in names:
-            value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"augment.{name} must not be negative, got {value}")
-        area = self.crop_area
-        if area and not (len(area) == 2 and 0 < area[0] <= area[1] <= 1):
-            raise ValueError(f"augment.crop_area must be two shares, rising, got {area}")
-        if self.jitter and not (len(self.jitter) == 3 and min(self.jitter) >= 0):
-            raise ValueError(f"augment.jitter must be three, none negative, got {self.jitter}")
-        if self.resize and not (len(self.resize) == 2 and 0 < self.resize[0] <= self.resize[1]):
-            raise ValueError(f"augment.resize must be two factors, rising, got {self.resize}")
-        if self.gamma >= 1 or self.scale >= 1:
-            raise ValueError("augment.gamma and augment.scale must be under 1")
-
-    @property
-    def margin(self) -> float:
-        """How much larger than the patch a cut must be so that an affine sees no border."""
-        return 1 + self.scale + float(np.sin(np.deg2rad(self.rotate_degrees)))
 
 
 class Augment:
@@ -163,8 +98,10 @@ class Augment:
         return sample
 
     @functools.cached_property
-    def _intensity(self) -> Compose | None:
-        return _intensity_transforms(self._settings, has_field=not self._is_image)
+    def _intensity(self) -> "Compose | None":
+        from voxseg.data.intensity import intensity_transforms  # MONAI, three seconds
+
+        return intensity_transforms(self._settings, has_field=not self._is_image)
 
     @property
     def _is_monais(self) -> bool:
@@ -182,6 +119,8 @@ class Augment:
             if "normals" in turned:
                 turned["normals"] = turn_vectors(turned["normals"], matrix)
             return turned
+        from monai.transforms import RandAffined
+
         monai = RandAffined(
             keys=list(sample),
             spatial_size=self._patch,
@@ -218,45 +157,3 @@ class Augment:
             if "normals" in sample:
                 sample["normals"] = mirror_vectors(sample["normals"], axes.index(axis))
         return sample
-
-
-class _CoilField(RandBiasField):
-    """Multiply the signal by a smooth field.
-
-    Normalisation moves the image off zero, so the darkest voxel of the patch stands for no signal.
-    """
-
-    def __call__(self, img: torch.Tensor, randomize: bool = True) -> torch.Tensor:  # type: ignore[override]
-        dark = img.amin(tuple(range(1, img.ndim)), keepdim=True)
-        return torch.as_tensor(super().__call__(img - dark, randomize=randomize)) + dark
-
-
-def _intensity_transforms(settings: AugmentSettings, *, has_field: bool) -> Compose | None:
-    probability = settings.intensity_probability
-    if not probability:
-        return None
-    steps = []
-    if settings.contrast:
-        steps += [
-            RandScaleIntensity(factors=settings.contrast, prob=probability),
-            RandShiftIntensity(offsets=settings.contrast, prob=probability),
-        ]
-    if settings.gamma:
-        low, high = 1 - settings.gamma, 1 + settings.gamma
-        steps.append(RandAdjustContrast(prob=probability, gamma=(low, high)))
-    if settings.bias_field and has_field:
-        steps.append(
-            _CoilField(
-                degree=2,
-                coeff_range=(-settings.bias_field, settings.bias_field),
-                prob=probability,
-            )
-        )
-    if settings.noise:
-        steps += [
-            RandGaussianSmooth(_BLUR, _BLUR, _BLUR, prob=probability / 2),
-            RandGaussianNoise(std=settings.noise, prob=probability),
-        ]
-    if not steps:
-        return None
-    return Compose(steps)

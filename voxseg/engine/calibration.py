@@ -17,7 +17,7 @@ from voxseg.data.case_lists import parse_json
 from voxseg.data.prepare import IGNORED, Prepared, check_label_values
 from voxseg.data.volume import Volume
 from voxseg.documents import refuse_newer, write_document
-from voxseg.engine.config import LabelConfig
+from voxseg.engine.label_config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.export.reliability import ReliabilityCurve, draw_reliability
 from voxseg.export.report_parts import ReportFigure, ReportSection, ReportTable

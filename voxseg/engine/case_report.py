@@ -7,7 +7,6 @@ is in memory at a time.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from voxseg.engine import report_warnings as remarks
 from voxseg.engine import volume_report as volume_pages
 from voxseg.engine.case_viewer import MOST_VIEWERS, with_viewers
 from voxseg.engine.evaluate import BACKGROUND, Evaluation
+from voxseg.engine.page import Page
 from voxseg.engine.report_choice import MOST_PREDICTED as MOST_PREDICTED
 from voxseg.engine.report_choice import WORST as WORST
 from voxseg.engine.report_choice import choose as choose
@@ -32,35 +32,6 @@ from voxseg.engine.report_sources import CaseFiles, ReportSource
 from voxseg.engine.task_report import task_page
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.report import Report, ReportCase, ReportSection, write_report
-
-
-@dataclass(frozen=True)
-class Page:
-    """What was written."""
-
-    path: Path
-    num_cases: int
-    drawn: tuple[str, ...]
-    """Cases with pictures."""
-    warnings: tuple[str, ...]
-    viewers: tuple[str, ...] = ()
-    """Cases that can be opened in a viewer."""
-
-
-def check_page(path: Path | None, *, overwrite: bool) -> None:
-    """Refuse a page that cannot be written or would replace one, before any work is done.
-
-    None is no page.
-
-    Raises:
-        UsageError: It is a folder, or exists and ``overwrite`` is not set.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; name the page, as {path / 'report.html'}")
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; use --overwrite, or name another page")
 
 
 def write_page(

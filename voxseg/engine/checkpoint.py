@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from voxseg.engine.checkpoint_files import checkpoint_path
 from voxseg.errors import DataError, VoxsegError
 from voxseg.files import replacing
 
@@ -82,32 +83,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is damaged: its {wrong[0]!r} is not what voxseg writes; use another checkpoint"
         )
     return content
-
-
-def checkpoint_path(path: Path) -> Path:
-    """Resolve a run folder or a checkpoint file to the file."""
-    if path.is_dir():
-        for name in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt", "last.pt"):
-            if (path / name).is_file():
-                return path / name
-        raise DataError(f"{path} holds no checkpoints/best.pt; is it the folder of a finished run?")
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; give a run folder or a checkpoint file")
-    return path
-
-
-def member_checkpoints(path: Path) -> list[Path]:
-    """Find the networks whose answers are averaged: every fold of a cross-validation, or one.
-
-    Args:
-        path: a cross-validation's folder (of several seeds, too), a run folder or a checkpoint.
-
-    Raises:
-        DataError: there is none.
-    """
-    if path.is_dir():
-        for pattern in ("fold-*", "seed-*/fold-*"):
-            folds = sorted(path.glob(f"{pattern}/checkpoints/best.pt"))
-            if folds:
-                return folds
-    return [checkpoint_path(path)]

@@ -15,9 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from voxseg.data.augment_settings import AugmentSettings
 from voxseg.data.prepare import PrepareSettings
 from voxseg.data.superpixels import SupervoxelSettings
-from voxseg.data.transforms import AugmentSettings
 from voxseg.engine.sections import LabelConfig as LabelConfig
 from voxseg.engine.sections import ModelConfig as ModelConfig
 from voxseg.engine.sections import Network as Network

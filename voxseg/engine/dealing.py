@@ -20,7 +20,6 @@ from voxseg.data.splits import (
     stratified_kfold,
     write_split,
 )
-from voxseg.engine.train import examine
 from voxseg.errors import DataError, UsageError
 
 VOLUME = "volume"
@@ -140,6 +139,8 @@ def write_dealt(
     """
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; choose another -o, or replace it with --overwrite")
+    from voxseg.engine.train import examine  # torch
+
     dataset, report = examine(data, labels)
     report.raise_for_errors()
     parts = deal(dealing, tuple(case.case_id for case in dataset.cases), report, seed)

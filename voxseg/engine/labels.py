@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from voxseg.data.cases import Dataset
-from voxseg.engine.sections import LabelConfig
+from voxseg.engine.label_config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.export.label_files import read_label_table, table_names
 from voxseg.export.labels import (

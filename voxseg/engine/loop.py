@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast, final
 
 import torch
-from torch import nn
 
 from voxseg.data.patches import Batch
 from voxseg.data.prepare import Prepared
@@ -30,22 +29,16 @@ from voxseg.engine.network import (
     network_axes,
     network_channels,
 )
-from voxseg.engine.optimise import (
-    average_model,
-    averaged,
-    build_optimiser,
-    learning_rate,
-    set_learning_rate,
-)
+from voxseg.engine.optimise import averaged
 from voxseg.engine.progress import InterruptedRunError, Progress, TrainResult, TrainState
 from voxseg.engine.run_log import RunLog
 from voxseg.engine.sampling import build_sampler, patch_size
+from voxseg.engine.steps import Losses, TrainingStep, require_finite
 from voxseg.engine.stop import StopRequest
-from voxseg.engine.supervision import Supervision, training_weights
+from voxseg.engine.supervision import training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import score_name, validate
 from voxseg.engine.workers import Workers, worker_count
-from voxseg.errors import VoxsegError
 
 
 @final
@@ -96,12 +89,10 @@ class TrainingRun:
         ranks.copy_first(network.state_dict().values())
         if ranks.size > 1 and settings.sync_batchnorm:
             synchronise_norms(network, ranks)
-        self._network = network
-        self._average = average_model(network, settings.ema_decay)
-        self._optimiser = build_optimiser(network, settings)
-        self._scaler = torch.amp.GradScaler(enabled=compute.precision is torch.float16)
         weight = ranks.first(lambda: training_weights(config, cases))
-        self._supervision = Supervision(config, compute, weight)
+        self._steps = TrainingStep(network, config, compute, weight)
+        self._network, self._average = network, self._steps.average
+        self._losses = Losses(ranks, late=compute.device.type == "cuda")
         self._state = TrainState()
         self._class_dice: tuple[float, ...] = ()
         self._sampler = build_sampler(config, cases, self._patch, (ranks.rank, ranks.size))
@@ -131,8 +122,8 @@ class TrainingRun:
         self._network.load_state_dict(content["raw"])
         if self._average is not None:
             self._average.load_state_dict(content["average"])
-        self._optimiser.load_state_dict(content["optimiser"])
-        self._scaler.load_state_dict(content["scaler"])
+        self._steps.optimiser.load_state_dict(content["optimiser"])
+        self._steps.scaler.load_state_dict(content["scaler"])
         self._state = TrainState(**content["state"])
         torch.set_rng_state(content["rng"])
         settings = self._config.train  # epochs, budget or patience may have been raised since
@@ -148,21 +139,19 @@ class TrainingRun:
             self._batches(total) as batches,
         ):
             clock = _Clock(state.elapsed)
-            losses: list[float] = []
             before = clock.seconds  # the time it takes to make a batch counts too
             for batch in batches:
-                losses.append(self._step(batch, self._progress(total, state.elapsed)))
+                self._step(batch, self._progress(total, state.elapsed))
                 state.step += 1
                 state.elapsed = self._ranks.firsts(clock.seconds)
                 speed = self._batch_voxels / max(clock.seconds - before, 1e-9)
-                self._tell(losses[-1], speed, total)
+                self._tell(speed, total)
                 over = self._over(total)
                 asked = self._ranks.any(stop.requested)
                 if over or state.step % settings.steps_per_epoch == 0:
-                    self._end_epoch(log, losses, over, clock)
-                    losses = []
+                    self._end_epoch(log, over, clock)
                 elif asked:
-                    self._join_statistics()
+                    self._settle()
                     self._save_last()
                 if asked and not state.finished:
                     raise self._ranks.agreed(
@@ -197,29 +186,16 @@ class TrainingRun:
             say=self._say,
         )
 
-    def _step(self, batch: Batch, progress: float) -> float:
-        settings = self._config.train
-        set_learning_rate(self._optimiser, learning_rate(settings, progress))
-        loss = self._supervision(self._network, batch, self._state.step, progress)
-        value = self._ranks.total(float(loss.detach()))
-        if not math.isfinite(value):
-            raise self._ranks.agreed(
-                VoxsegError(
-                    f"the loss is {value} at step {self._state.step}; lower train.learning_rate, "
-                    "or set train.precision to float32"
-                )
-            )
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(self._scaler.scale(loss))
-        self._ranks.add_gradients(self._network.parameters())
-        if settings.clip_norm:
-            self._scaler.unscale_(self._optimiser)
-            nn.utils.clip_grad_norm_(self._network.parameters(), settings.clip_norm)
-        self._scaler.step(self._optimiser)
-        self._scaler.update()
-        if self._average is not None:
-            self._average.update_parameters(self._network)
-        return value
+    def _step(self, batch: Batch, progress: float) -> None:
+        number = self._state.step
+        self._losses.add(number, self._steps(batch, number, progress))
+
+    def _settle(self) -> list[float]:
+        """Make the weights fit to be used or kept, or refuse them; give the losses so far."""
+        losses = self._losses.settle()
+        self._join_statistics()
+        require_finite(self._network, self._state.step, self._ranks)
+        return losses
 
     @property
     def _stale(self) -> bool:
@@ -235,18 +211,18 @@ class TrainingRun:
         late = settings.max_minutes > 0 and state.elapsed >= settings.max_minutes * 60
         return late or state.step >= total
 
-    def _end_epoch(self, log: RunLog, losses: list[float], over: bool, clock: "_Clock") -> None:
+    def _end_epoch(self, log: RunLog, over: bool, clock: "_Clock") -> None:
         settings, state = self._config.train, self._state
+        losses = self._settle()
         epoch = math.ceil(state.step / settings.steps_per_epoch)
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": state.step,
             "loss": sum(losses) / max(len(losses), 1),
-            "learning_rate": self._optimiser.param_groups[0]["lr"],
+            "learning_rate": self._steps.optimiser.param_groups[0]["lr"],
         }
         due = over or epoch % settings.validate_every == 0
         is_best, rank = False, -math.inf
-        self._join_statistics()
         if due and self._validation:
             network = averaged(self._network, self._average).eval()
             found = validate(
@@ -303,14 +279,14 @@ class TrainingRun:
                 **self._content(),
                 "raw": self._network.state_dict(),
                 "average": None if average is None else average.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "scaler": self._scaler.state_dict(),
+                "optimiser": self._steps.optimiser.state_dict(),
+                "scaler": self._steps.scaler.state_dict(),
                 "state": vars(self._state),
                 "rng": torch.get_rng_state(),
             },
         )
 
-    def _tell(self, loss: float, speed: float, total: int) -> None:
+    def _tell(self, speed: float, total: int) -> None:
         settings, state = self._config.train, self._state
         progress = max(self._progress(total, state.elapsed), 1e-9)
         self._notify(
@@ -319,7 +295,7 @@ class TrainingRun:
                 epochs=settings.epochs,
                 step=state.step,
                 steps=total,
-                loss=loss,
+                loss=self._losses.last,
                 voxels_per_second=speed,
                 seconds_left=state.elapsed * (1 - progress) / progress,
                 score=state.score,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from voxseg.engine.config import build, read_toml
 from voxseg.engine.labels import label_table
 from voxseg.export.label_files import read_label_table
 from voxseg.export.labels import LabelTable, plain_table
@@ -32,6 +31,8 @@ def read_beside(place: Path) -> LabelTable:
         VoxsegError: The file is no label table, or no configuration.
     """
     if place.name == _CONFIG:
+        from voxseg.engine.config import build, read_toml  # torch
+
         return label_table(build(read_toml(place)).labels)
     return read_label_table(place)
 

@@ -13,7 +13,7 @@ from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES, OPERATIONS, Operation, clean_label
 from voxseg.data.splits import read_split, split_hash
 from voxseg.documents import refuse_newer
-from voxseg.engine.config import LabelConfig
+from voxseg.engine.label_config import LabelConfig
 from voxseg.errors import DataError, UsageError
 from voxseg.schemas import POSTPROCESSING as FORM
 

@@ -1,7 +1,8 @@
 """Optimiser, learning rate and averaged weights."""
 
+import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, cast
 
 import torch
@@ -13,6 +14,7 @@ from voxseg.errors import UsageError
 
 _POLY_POWER = 0.9
 _BETA1 = 0.9
+_FUSED = ("cpu", "cuda")  # devices whose optimisers go through the weights once
 _ROUNDING = 1e-6  # of an epoch: a step's share of the run is rounded
 _FINAL_AUXILIARY_WEIGHT = 1e-3  # where the authors of VoxResNet let it end
 
@@ -46,11 +48,18 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
             {"params": others, "weight_decay": 0.0, "rate": bias_rate},
         ]
     groups = [group for group in groups if group["params"]]
+    # In one pass over the weights, and as one piece of work for a GPU instead of many.
+    fused = all(p.device.type in _FUSED for p in model.parameters())
     if config.optimiser == "sgd":
         return torch.optim.SGD(
-            groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov
+            groups,
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            fused=fused,
         )
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(_BETA1, config.beta2))
+    betas = (_BETA1, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=fused)
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -96,25 +105,45 @@ def auxiliary_weight(config: TrainConfig, progress: float) -> float:
     return start + (_FINAL_AUXILIARY_WEIGHT - start) * progress
 
 
-def average_model(model: nn.Module, decay: float) -> AveragedModel | None:
-    """Exponential average of weights and buffers, faster over the first updates; None for 0.
+class WeightAverage(AveragedModel):
+    """Exponential average of weights and buffers, faster over the first updates.
 
-    Early on the decay is (1 + n) / (10 + n): the average forgets the random start at once.
+    Early on the decay is (1 + n) / (10 + n): the average forgets the random start at once. torch's
+    own update sends the number of updates to the GPU and reads it back, twice a step.
     """
-    if not decay:
-        return None
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
 
     @torch.no_grad()
-    def update(averages: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
-        n = int(count)
-        share = 1 - min(decay, (1 + n) / (10 + n))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(list(averages), list(current), share)
-        else:
-            for average, value in zip(averages, current, strict=True):
-                average.copy_(value)
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take up the state of ``model`` after one more step."""
+        n = int(self.n_averaged)  # on the CPU wherever the weights are
+        share = 1 - min(self._decay, (1 + n) / (10 + n))
+        followed: tuple[list[Tensor], list[Tensor]] = [], []
+        copied: tuple[list[Tensor], list[Tensor]] = [], []
+        for average, value in zip(_state(self.module), _state(model), strict=True):
+            moves = n > 0 and average.is_floating_point()
+            mine, its = followed if moves else copied
+            mine.append(average)
+            its.append(value)
+        if followed[0]:
+            torch._foreach_lerp_(*followed, share)
+        if copied[0]:
+            torch._foreach_copy_(*copied)
+        self.n_averaged += 1
 
-    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+def _state(model: nn.Module) -> Iterator[Tensor]:
+    """Go through weights and buffers."""
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
+        yield tensor.detach()
+
+
+def average_model(model: nn.Module, decay: float) -> WeightAverage | None:
+    """Average the weights of ``model`` from now on; None for a ``decay`` of 0."""
+    return WeightAverage(model, decay) if decay else None
 
 
 def averaged(model: nn.Module, average: AveragedModel | None) -> nn.Module:

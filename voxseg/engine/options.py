@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from voxseg.engine.config import build, merge, parse_setting, read_recipe, read_toml
-from voxseg.engine.train import TrainRequest
+if TYPE_CHECKING:
+    from voxseg.engine.train import TrainRequest
 
 Place = str | PathLike[str]
 """A file or folder."""
@@ -35,12 +35,15 @@ def training_request(
     device: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
-) -> TrainRequest:
+) -> "TrainRequest":
     """Settle the options that ``train`` and ``crossval`` share; what is wrong is told at once.
 
     Later sources lie on earlier ones: recipe, file, ``settings``, and the options that are settings
     themselves.
     """
+    from voxseg.engine.config import build, merge, parse_setting, read_recipe, read_toml  # torch
+    from voxseg.engine.train import TrainRequest
+
     tables: dict[str, Any] = {}
     if recipe is not None:
         tables = merge(tables, read_recipe(recipe))

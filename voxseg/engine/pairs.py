@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxseg.data.cases import Case, Dataset
+from voxseg.data.folders import check_exists
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_case_file
 from voxseg.data.pairing import is_marked_label, pair, single_sources
@@ -55,8 +56,7 @@ def find_pairs(prediction: Path, truth: Path) -> Pairs:
         UsageError: A folder is to be scored against one file.
     """
     for place in (prediction, truth):
-        if not place.exists():
-            raise DataError(f"there is no file or folder {place}; check the name")
+        check_exists(place)
     if is_case_file(truth) and truth.is_file():
         if not prediction.is_file():
             raise UsageError(

@@ -129,7 +129,8 @@ class Costs:
         if row.name in self.done:
             return PlannedRow(row.name, epochs, self.done[row.name], 0.0)
         known = self.speeds[row.network]
-        speed = known["V3" if row.partition else "V0"] if "V3" in known else known["V0"]
+        kinds = (row.design, "V3") if row.partition else ()
+        speed = known[next((kind for kind in kinds if kind in known), "V0")]
         fold = speed.fold_seconds + updates * speed.update_seconds
         seconds = _MARGIN * (self.folds * fold + self.cases * speed.case_seconds)
         return PlannedRow(row.name, epochs, updates, round(seconds, 1))

@@ -1,9 +1,10 @@
 """The paper's tables beside ours: scores, paired differences, and sentences made from both.
 
 Differences are those of ``voxseg compare``: of each design of each network against the baseline V0,
-and against the control, which was trained as long. Holm's correction is over all classes and
-partitions of one design against one of the two: each is one claim. (Over all designs at once, ten
-cases could not show anything: the smallest p of a sign-flip test with ten is 2 / 2**10.)
+and against the control, which was trained as long; of V4 also against V3 on the same supervoxels.
+Holm's correction is over all classes and partitions of one design against one of the two: each is
+one claim. (Over all designs at once, ten cases could not show anything: the smallest p of a
+sign-flip test with ten is 2 / 2**10.)
 """
 
 import math
@@ -14,15 +15,25 @@ from typing import Any, Literal
 
 from voxseg.documents import document
 from voxseg.engine.compare import CompareSettings, compare
-from voxseg.engine.paper_rows import NETWORKS, PAPER, PARTITIONS, Row, all_rows
+from voxseg.engine.paper_rows import NETWORKS, PAPER, PARTITIONS, Design, Row, all_rows
 from voxseg.engine.paper_runs import FinishedRow
 from voxseg.metrics.summary import FOREGROUND
 from voxseg.schemas import IBSR_TABLES
 
-Reference = Literal["V0", "control"]
-REFERENCES: tuple[Reference, ...] = ("V0", "control")
-_WORDS = {"V0": "the baseline", "control": "the control (the baseline trained on)"}
-_SHORT = {"V0": "the baseline", "control": "the control"}
+Reference = Literal["V0", "control", "V3"]
+REFERENCES: tuple[Reference, ...] = ("V0", "control", "V3")
+_OF_NETWORK: tuple[Literal["V0", "control"], ...] = ("V0", "control")
+"""What all rows of a network are compared with."""
+_WORDS = {
+    "V0": "the baseline",
+    "control": "the control (the baseline trained on)",
+    "V3": "V3 on the same supervoxels",
+}
+_SHORT = {"V0": "the baseline", "control": "the control", "V3": "V3"}
+_CLAIMS: dict[Design, str] = {
+    "V3": "the claim that V3 lifts Dice",
+    "V4": "that V4, which is voxseg's own, lifts it",
+}
 
 
 @dataclass(frozen=True)
@@ -128,10 +139,14 @@ def make_tables(
     marked = {name: mark_length(one, finished) for name, one in finished.items()}
     differences: list[Difference] = []
     for network in NETWORKS:
-        for reference in REFERENCES:
+        for reference in _OF_NETWORK:
             base = marked.get(Row(network, reference).name)
             if base is not None:
                 differences += _against(base, reference, marked)
+    for one in marked.values():
+        v3 = marked.get(Row(one.row.network, "V3", one.row.partition).name)
+        if one.row.design == "V4" and v3 is not None:
+            differences += _family(v3, "V3", [one])
     notes = [f"{row}: {note}" for row, one in marked.items() for note in one.notes]
     commits = sorted({one.git_commit or "unknown" for one in marked.values()})
     if len(commits) > 1:
@@ -147,18 +162,19 @@ def make_tables(
 
 
 def conclude(tables: Tables) -> tuple[str, ...]:
-    """Say what the numbers say: of the paper's claim about V3, and of each row."""
+    """Say what the numbers say: of the paper's claim about V3, of V4, and of each row."""
     if not tables.finished:
         return ("No row is finished.",)
     claims = []
-    for reference in REFERENCES:
-        verdicts = [
-            found.verdict
-            for row in all_rows()
-            if row.design == "V3" and (found := tables.mean_difference(row.name, reference))
-        ]
-        if verdicts:
-            claims.append(_of_claim(verdicts, reference))
+    for design in _CLAIMS:
+        for reference in REFERENCES:
+            verdicts = [
+                found.verdict
+                for row in all_rows()
+                if row.design == design and (found := tables.mean_difference(row.name, reference))
+            ]
+            if verdicts:
+                claims.append(_of_claim(verdicts, design, reference))
     if not any(one.row.design == "V3" for one in tables.finished.values()):
         claims.append("No V3 row is finished, so nothing is said of the paper's claim.")
     rows = [
@@ -169,7 +185,7 @@ def conclude(tables: Tables) -> tuple[str, ...]:
     return (*claims, *rows)
 
 
-def _of_claim(verdicts: Sequence[str], reference: Reference) -> str:
+def _of_claim(verdicts: Sequence[str], design: Design, reference: Reference) -> str:
     counts = {word: verdicts.count(word) for word in dict.fromkeys(verdicts)}
     counted = ", ".join(f"{word} in {count}" for word, count in counts.items())
     better, worse = counts.get("better", 0), counts.get("worse", 0)
@@ -185,8 +201,8 @@ def _of_claim(verdicts: Sequence[str], reference: Reference) -> str:
     else:
         meaning = "is neither shown nor refuted here"
     rows = "1 row" if len(verdicts) == 1 else f"{len(verdicts)} rows"
-    against = f"V3 against {_WORDS[reference]}"
-    return f"{against}: {counted} of {rows}; the claim that V3 lifts Dice {meaning}."
+    against = f"{design} against {_WORDS[reference]}"
+    return f"{against}: {counted} of {rows}; {_CLAIMS[design]} {meaning}."
 
 
 def _of_row(tables: Tables, row: Row) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.prepare import AUTO_ZERO_SHARE
-from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.checkpoint import load_checkpoint
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.config import Config
 from voxseg.engine.labels import label_table
 from voxseg.engine.network import (

@@ -31,7 +31,7 @@ from voxseg.data.cleaning import OPERATIONS, Operation, clean_label
 from voxseg.data.reading import read_label
 from voxseg.data.splits import Fold, split_hash
 from voxseg.data.volume import Volume, check_same_grid
-from voxseg.engine.config import LabelConfig
+from voxseg.engine.label_config import LabelConfig
 from voxseg.errors import DataError
 from voxseg.metrics import ClassScores, dice, score_case
 from voxseg.metrics.comparison import FEWEST_CASES, sign_flip

@@ -13,8 +13,8 @@ from voxseg import documents
 from voxseg.data.case_lists import parse_json
 from voxseg.data.cleaning import OPERATION_NAMES
 from voxseg.data.splits import Fold
-from voxseg.engine.config import LabelConfig
 from voxseg.engine.evaluate_files import csv_text
+from voxseg.engine.label_config import LabelConfig
 from voxseg.engine.operations import POSTPROCESSING, describe, read_postprocessing
 from voxseg.engine.postprocess import LEVEL, OutOfFold, PostprocessResult, postprocess
 from voxseg.errors import DataError

@@ -13,7 +13,8 @@ from voxseg.data.reading import read_geometry
 from voxseg.data.resample import Scores
 from voxseg.engine.case_memory import CaseEstimate, Output, Work, estimate_case, settings_for
 from voxseg.engine.category_files import Categories, categories_of
-from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.checkpoint import load_checkpoint
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.classify import class_shares
 from voxseg.engine.config import Config
 from voxseg.engine.device import Compute, choose_compute, choose_device
@@ -98,7 +99,8 @@ class Predictor:
         networks = [one for one in self._networks if isinstance(one, SUNetClassifier)]
         config = self.config
         size = config.train.patch_voxels
-        shares = class_shares(networks, case, self.compute, size, flips=tta)
+        flips = tta or config.predict.tta
+        shares = class_shares(networks, case, self.compute, size, flips=flips)
         return categories_of(case.case_id, shares, config.labels.names)
 
     def estimate(self, case: Case, output: Output) -> CaseEstimate:
@@ -172,6 +174,7 @@ class Predictor:
         return any(network.needs_superpixels for network in self._networks)
 
     def _ensemble(self, tta: bool) -> Ensemble:
+        tta = tta or self.config.predict.tta
         return Ensemble(
             networks=self._networks,
             compute=self.compute,

@@ -15,10 +15,12 @@ from voxseg import schemas
 from voxseg.data.dicom import common_place
 from voxseg.data.dicom_headers import read_header
 from voxseg.data.dicom_series import series_hash
+from voxseg.data.folders import check_exists
 from voxseg.data.hashes import file_hash
 from voxseg.data.layouts import find_cases
 from voxseg.data.reading import is_dicom
 from voxseg.documents import json_text
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.evaluate import Evaluation
 from voxseg.engine.inputs import Inputs, find_inputs
 from voxseg.engine.manifest import describe_device, manifest_of
@@ -123,8 +125,8 @@ def check_images(images: Path | None, *, is_kept: bool) -> None:
     """Refuse images that nobody would see, or that are not there, before any work is done."""
     if images is not None and not is_kept:
         raise UsageError("--images is drawn on a page: add --report PAGE, or -o to make one later")
-    if images is not None and not images.exists():
-        raise DataError(f"there is no file or folder {images}; check the name")
+    if images is not None:
+        check_exists(images)
 
 
 def prediction_source(
@@ -199,8 +201,6 @@ def _labelled_images(place: Path) -> dict[str, tuple[Path, ...]]:
 
 def _networks(checkpoint: Path) -> list[dict[str, Any]]:
     """Each network's file, its hash, and what its run's manifest says of its making."""
-    from voxseg.engine.checkpoint import member_checkpoints  # torch
-
     found = []
     for path in member_checkpoints(checkpoint):
         own = read_manifest(path.parent.parent / "manifest.json")

@@ -9,7 +9,8 @@ from voxseg.data.layouts import Case
 from voxseg.data.prepare import PrepareSettings, prepare_case
 from voxseg.data.resample import resample_label
 from voxseg.data.superpixels import SupervoxelSettings
-from voxseg.engine.checkpoint import load_checkpoint, member_checkpoints
+from voxseg.engine.checkpoint import load_checkpoint
+from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.config import build
 
 

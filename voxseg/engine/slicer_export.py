@@ -13,6 +13,7 @@ import numpy as np
 
 from voxseg.data.cases import Case
 from voxseg.data.dicom_cases import series_of
+from voxseg.data.folders import check_exists
 from voxseg.data.layouts import find_cases
 from voxseg.data.names import case_name, is_image_file
 from voxseg.data.reading import read_geometry
@@ -130,8 +131,7 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
 def _find(request: SlicerRequest) -> tuple[Path, list[_Item]]:
     """Return the folder of the masks, and each with its image and its outputs."""
     for place in (request.mask, request.image):
-        if not place.exists():
-            raise DataError(f"there is no file or folder {place}; check the name")
+        check_exists(place)
     is_one = request.mask.is_file()
     series = series_of(request.image) if is_one else ()
     if is_one and (series or request.image.is_file()):

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from monai.data.utils import compute_importance_map
 from torch import Tensor
 
 from voxseg.data.patches import places_of
@@ -230,6 +229,9 @@ class _Blend:
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
         mode = {"gaussian": "gaussian", "even": "constant"}[windows.blend]
+        # Here, for MONAI takes three seconds to load, and few predictions blend windows.
+        from monai.data.utils import compute_importance_map
+
         self._weights = compute_importance_map(windows.size, mode=mode).float()
         self._sums: Tensor | None = None
         self._first = 0

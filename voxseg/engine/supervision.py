@@ -70,11 +70,15 @@ class Supervision:
             progress: of the run, in [0, 1].
         """
         compute, settings = self._compute, self._settings
-        image = batch.image.to(compute.device).contiguous(memory_format=compute.memory_format)
-        label = batch.label.to(compute.device)
+        device = compute.device
+        image = batch.image.to(device, non_blocking=True)
+        image = image.contiguous(memory_format=compute.memory_format)
+        label = batch.label.to(device, non_blocking=True)
         if not label.is_floating_point():
             label = label.long()
-        regions = None if batch.superpixels is None else batch.superpixels.to(compute.device)
+        regions = batch.superpixels
+        if regions is not None:
+            regions = regions.to(device, non_blocking=True)
         network.train()
         if settings.freeze_batchnorm:
             freeze_norms(network)

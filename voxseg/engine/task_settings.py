@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from voxseg.data.augment_settings import AugmentSettings
 from voxseg.data.cases import Dataset, TaskKind
 from voxseg.data.grid import IGNORED
-from voxseg.data.transforms import AugmentSettings
 from voxseg.engine.config import Config, LabelConfig, TrainConfig, build, merge
 from voxseg.errors import UsageError
 

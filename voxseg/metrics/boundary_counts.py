@@ -24,7 +24,6 @@ from voxseg.metrics.boundary_matching import (
     match_places,
     places_of,
 )
-from voxseg.ops.cpu.thinning import thin_mask
 
 NUM_THRESHOLDS = 99
 """Of the benchmark: 0.01, 0.02, ..., 0.99."""
@@ -143,7 +142,7 @@ def evaluate_boundaries(
             rows.append(rows[-1])
             continue
         before = size
-        rows.append(_count_matches(places_of(thin_mask(mask)), truths, near))
+        rows.append(_count_matches(places_of(_thinned(mask)), truths, near))
     table = np.array(rows, np.int64).T.copy()
     found, true, right, predicted = table
     best = np.argmax(f_measure(share(found, true), share(right, predicted)))
@@ -202,7 +201,7 @@ def find_boundary_errors(
     Raises:
         ValueError: Shapes differ.
     """
-    mask = thin_mask(prediction >= threshold)
+    mask = _thinned(prediction >= threshold)
     right, missed = np.zeros(mask.shape, np.bool_), np.zeros(mask.shape, np.int64)
     for truth in annotators:
         hit, found = match_boundaries(mask, truth, tolerance)
@@ -233,3 +232,10 @@ def f_measure(recall: Floats, precision: Floats) -> Floats:
     """Return the harmonic mean of recall and precision, 0 where both are 0."""
     total = recall + precision
     return np.asarray(2 * recall * precision / np.where(total > 0, total, 1), np.float64)
+
+
+def _thinned(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Thin a mask; here, for Numba and torch take two seconds to load."""
+    from voxseg.ops.cpu.thinning import thin_mask
+
+    return thin_mask(mask)

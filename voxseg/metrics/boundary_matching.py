@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxseg.ops.cpu.assignment import assign, near_pairs
-
 TOLERANCE = 0.0075
 """How far apart a pair may be, as a share of the image's diagonal: the benchmark's on BSDS500."""
 
@@ -109,6 +107,8 @@ def match_places(one: Places, other: Places, near: Neighbourhood) -> Places:
         has_partner = partner_of >= 0
         partner[partner_of[has_partner]] = np.flatnonzero(has_partner)
         return partner
+    from voxseg.ops.cpu.assignment import assign, near_pairs  # Numba and torch, two seconds
+
     index = np.full(near.shape, -1, np.int32)
     index[tuple(other.T)] = np.arange(len(other), dtype=np.int32)
     pairs = near_pairs(one, index, near.steps, near.costs)

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter1d
 
 from voxseg.metrics.summary import or_none
 
@@ -263,7 +263,7 @@ def _near(
         for other in block[1:]:  # some class beats background
             marked[cut] |= other > block[0]
     for axis, voxels in enumerate(reach):
-        marked = maximum_filter1d(marked, 2 * voxels + 1, axis=axis, mode="constant")
+        marked = scipy.ndimage.maximum_filter1d(marked, 2 * voxels + 1, axis=axis, mode="constant")
     return marked
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 Array = NDArray[Any]
 Ints = NDArray[np.integer[Any]]
@@ -125,7 +125,7 @@ def boundary_recall(superpixels: Ints, label: Ints, tolerance_voxels: int = 1) -
         raise ValueError(f"tolerance_voxels must not be negative, got {tolerance_voxels}")
     _check(superpixels, label)
     truth = _boundary(label)
-    near = ndimage.maximum_filter(
+    near = scipy.ndimage.maximum_filter(
         _boundary(np.maximum(superpixels, -1)), size=2 * tolerance_voxels + 1, mode="nearest"
     )
     total = int(np.count_nonzero(truth))

@@ -21,8 +21,8 @@ horizontal line would be taken for a vertical one.
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 _SMOOTHING = 4  # radius of the triangle
 _MARGIN = 1.01  # by how much a neighbour must be stronger
@@ -61,7 +61,7 @@ def suppress_non_maxima(
     is_kept = np.ones(len(y), np.bool_)
     for distance in (*range(-radius, 0), *range(1, radius + 1)):
         points = (y + distance * step_y, x + distance * step_x)
-        beside = ndimage.map_coordinates(given, points, order=1, mode="nearest")
+        beside = scipy.ndimage.map_coordinates(given, points, order=1, mode="nearest")
         is_kept &= _MARGIN * given[y, x] >= beside
     kept = np.zeros_like(given)
     kept[y[is_kept], x[is_kept]] = given[y[is_kept], x[is_kept]]
@@ -89,7 +89,7 @@ def _triangle(values: Floats, radius: int) -> Floats:
     rising = np.arange(1, radius + 1)
     weights = np.concatenate([rising, [radius + 1], rising[::-1]]) / (radius + 1) ** 2
     for axis in (0, 1):
-        values = ndimage.correlate1d(values, weights, axis=axis, mode="reflect")
+        values = scipy.ndimage.correlate1d(values, weights, axis=axis, mode="reflect")
     return values
 
 

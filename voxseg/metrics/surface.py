@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from voxseg.metrics.overlap import check_masks
 
@@ -102,7 +102,7 @@ def surface_distances(
         from_prediction, from_truth = (np.full(size, math.inf) for size in sizes)
         return SurfaceDistances(from_prediction, from_truth, is_empty=True)
     to_prediction, to_truth = (
-        distance_transform_edt(~surface, sampling=spacing) for surface in surfaces
+        scipy.ndimage.distance_transform_edt(~surface, sampling=spacing) for surface in surfaces
     )
     return SurfaceDistances(to_truth[surfaces[0]], to_prediction[surfaces[1]])
 

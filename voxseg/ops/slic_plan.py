@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 Array = NDArray[Any]
@@ -250,15 +250,15 @@ def _smoothed(
     result = np.empty(channels.shape, np.float32)
     weight = np.empty(0, np.float32)
     if mask.size:
-        weight = ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="constant")
+        weight = scipy.ndimage.gaussian_filter(mask.astype(np.float32), sigma, mode="constant")
     for index, (channel, (low, extent)) in enumerate(zip(channels, ranges, strict=True)):
         out = result[index]
         np.subtract(channel, low, out=out, casting="unsafe")
         if not mask.size:
-            ndimage.gaussian_filter(out, sigma, output=out, mode="nearest")
+            scipy.ndimage.gaussian_filter(out, sigma, output=out, mode="nearest")
         else:
             out[~mask] = 0
-            ndimage.gaussian_filter(out, sigma, output=out, mode="constant")
+            scipy.ndimage.gaussian_filter(out, sigma, output=out, mode="constant")
             np.divide(out, weight, out=out, where=mask)
         # Rounding must not be taken for the contrast of a constant channel.
         ranges[index] = _range(out, mask) if extent > 0 else (0.0, 0.0)

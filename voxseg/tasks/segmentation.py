@@ -126,7 +126,9 @@ class SegmentationLoss(DeepSupervision):
         self, logits: Tensor, label: Tensor, truth: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Sum of weighted cross-entropies, and of the weights, over the voxels that count."""
-        weight = self._weight.to(logits.device)
+        if self._weight.device != logits.device:
+            self._weight = self._weight.to(logits.device)  # once: a GPU would wait for it
+        weight = self._weight
         if logits.shape[2:] != label.shape[2:]:
             assert truth is not None
             weighted = weight.view(-1, *[1] * (logits.ndim - 2)) * truth
