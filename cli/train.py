@@ -55,8 +55,6 @@ def train(
     and what was chosen is printed: a Reduced (/8) VoxResNet V3, for photographs an ENet V3.
     """
     from voxseg.engine.options import training_request
-    from voxseg.engine.train import dry_run_report
-    from voxseg.engine.train import train as run
 
     # As voxseg.train, which has no dry run.
     request = training_request(
@@ -80,6 +78,9 @@ def train(
         resume=resume,
         overwrite=overwrite,
     )
+    from voxseg.engine.train import dry_run_report
+    from voxseg.engine.train import train as run
+
     screen = terminal.console(as_json)
     if dry_run:
         settings_text = dry_run_report(request, screen.print)

@@ -38,7 +38,7 @@ def test_unknown_benchmarks_and_settings_are_usage_errors(voxseg):
 
 def test_a_device_that_is_missing_is_refused(voxseg, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for what in ("pool", "slic", "voxresnet", "images", "train"):
+    for what in ("pool", "slic", "voxresnet", "images", "predict", "train"):
         outcome = voxseg("bench", what, "--quick", "--device", "cuda")
         assert outcome.code == 2
         assert "--device cuda was asked for" in outcome.err
@@ -80,3 +80,15 @@ def test_bench_train_gives_the_share_of_compute(voxseg, validate):
     assert rows[1]["compute as a share"] > 0
     assert "compute as a share" in voxseg("bench", "train", *words).out
     assert voxseg("bench", "train", "--recipe", "camvid-enet").code == 2
+
+
+@pytest.mark.slow  # two processes that load torch
+def test_bench_predict_gives_the_stages_of_a_launch(voxseg, forms):
+    outcome = voxseg("bench", "predict", "--quick", "--network", "reduced8-v3", "--json")
+    assert outcome.code == 0
+    result = forms.parse(outcome.out)
+    forms.check_document(result)
+    [row] = result["rows"]
+    assert row["network"] == "reduced8-v3"
+    assert 0 < row["supervoxels s"] < row["total s"]
+    assert None not in row.values()

@@ -85,6 +85,13 @@ def test_probabilities_and_flips(trained, tmp_path):
     np.testing.assert_array_equal(np.array([0, 2, 5])[values.argmax(0)], mask)
 
 
+def test_stages_are_told_and_lie_within_the_whole(trained, tmp_path):
+    data, run, _ = trained
+    [outcome] = predict(request(run, [data / "case0.nii.gz"], tmp_path / "out"))
+    assert set(outcome.stages) == {"read", "prepare", "supervoxels", "network", "write"}
+    assert 0 < sum(outcome.stages.values()) <= outcome.seconds
+
+
 def test_a_run_that_always_averages_mirror_images_predicts_as_with_tta(trained, tmp_path):
     data, run, _ = trained
     always = tmp_path / "always"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
+from voxseg.data.folders import check_exists
 from voxseg.engine.options import Place, as_path, as_paths
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def split(
     overwrite: bool = False,
 ) -> "tuple[Fold, ...]":
     """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
+    check_exists(Path(data))  # before torch is loaded
     from voxseg.engine.dealing import Dealing, write_dealt
 
     dealing = Dealing(
@@ -76,6 +78,8 @@ def supervoxels(
     say: Callable[[str], None] = silent,
 ) -> "SupervoxelReport":
     """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
+    for place in as_paths(images):
+        check_exists(place)  # before torch is loaded
     from voxseg.data.superpixels import SupervoxelSettings
     from voxseg.engine.supervoxels import SupervoxelRequest, make_supervoxels
 

@@ -9,8 +9,10 @@ from voxseg.data.image_masks import is_mask_file
 from voxseg.data.names import is_case_file, is_photograph_file
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
+from voxseg.stages import stage
 
 
+@stage("read")
 def read_channels(paths: Sequence[Path]) -> Volume:
     """Read the channels of one case, float32 (C, X, Y, Z); of a photograph (3, H, W, 1).
 

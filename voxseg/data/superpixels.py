@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from voxseg.cache import SUPERVOXELS, keep, recall
+from voxseg.stages import stage
 
 Method = Literal["slic", "block"]
 By = Literal["volume", "slice"]
@@ -156,6 +157,7 @@ def _cells(shape: Sequence[int], spacing: Sequence[float], edge_mm: float) -> li
     return [min(n, max(1, round(n * s / edge_mm))) for n, s in zip(shape, spacing, strict=True)]
 
 
+@stage("supervoxels")
 def cached_supervoxels(
     image: np.ndarray[Any, Any],
     spacing: Sequence[float],

@@ -5,6 +5,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxseg.data.folders import check_exists
+
 if TYPE_CHECKING:
     from voxseg.engine.train import TrainRequest
 
@@ -41,6 +43,7 @@ def training_request(
     Later sources lie on earlier ones: recipe, file, ``settings``, and the options that are settings
     themselves.
     """
+    check_exists(Path(data))  # before torch is loaded
     from voxseg.engine.config import build, merge, parse_setting, read_recipe, read_toml  # torch
     from voxseg.engine.train import TrainRequest
 

@@ -1,7 +1,7 @@
 """What became of each case of a prediction, and how it is told."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from voxseg.data.cases import TaskKind
@@ -47,6 +47,8 @@ class CaseOutcome:
     """What the label table makes of them: sums, sides, shares."""
     volume_note: str = ""
     """What the label table says beside volumes."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of some stages: read, prepare, supervoxels, network, write."""
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from voxseg.export.images import write_overlay
 from voxseg.export.labels import LabelTable, class_colours
 from voxseg.export.masks import map_name, write_map, write_mask
 from voxseg.metrics.uncertainty import entropy
+from voxseg.stages import measured, stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +112,13 @@ def predict_one(
     try:
         estimate = predictor.estimate(case, output)
         say(f"{case.case_id}: {estimate}")
-        if predictor.finds_classes:
-            memory, answer = _segment(predictor, case, target, output, estimate, wishes, say)
-        else:
-            keeps = wishes.save_probabilities
-            memory = answer_case(predictor, case, target, output, estimate, say, keeps)
-            answer = _NOTHING
+        with measured() as stages:
+            if predictor.finds_classes:
+                memory, answer = _segment(predictor, case, target, output, estimate, wishes, say)
+            else:
+                keeps = wishes.save_probabilities
+                memory = answer_case(predictor, case, target, output, estimate, say, keeps)
+                answer = _NOTHING
         if wishes.save_overlays:
             _draw(predictor.config, case, target)
     except VoxsegError as error:
@@ -135,6 +137,7 @@ def predict_one(
         also=tuple(str(path) for path in answer.also),
         measures=answer.measured.measures,
         volume_note=wishes.table.note if answer.measured.volumes else "",
+        stages=stages,
     )
 
 
@@ -165,8 +168,10 @@ def _segment(
         source, _ = read_geometry(case.images)
         if wishes.hides_names:
             source = without_texts(source)
-        prepared = predictor.prepare(case)
-        gathered, memory = predictor.gather(prepared, estimate, output, say)
+        with stage("prepare"):
+            prepared = predictor.prepare(case)
+        with stage("network"):
+            gathered, memory = predictor.gather(prepared, estimate, output, say)
         with contextlib.closing(gathered):
             label = predictor.label_of(prepared, gathered)
             soft = _write_maps(wishes.table, config, prepared, gathered, output, source, target)
@@ -179,7 +184,8 @@ def _segment(
         answer = CaseAnswer(case, target, source, label, wishes.table, measured.volumes)
         also = tuple(path for extra in wishes.extras for path in extra(answer))
         # Last: where it is, --skip-existing finds all done.
-        write_mask(target, label, source, config.labels.palette)
+        with stage("write"):
+            write_mask(target, label, source, config.labels.palette)
         return memory, _Told(measured, also)
 
 
