@@ -11,12 +11,13 @@ import typer
 
 from voxseg.engine.process import SWITCH
 
-from . import bench_predict, options
+from . import bench_predict, bench_train, options
 from . import console as terminal
 from .bench_table import show
 
 app = typer.Typer(no_args_is_help=True, help="Measure predictions, and ops against their peers.")
 app.command()(bench_predict.predict)
+app.command()(bench_train.train)
 
 _CHILD = "VOXSEG_BENCH_CHILD"
 

@@ -20,7 +20,7 @@ def export_bundle(
     """Write the network of RUN as a MONAI Bundle: for monai.bundle run and MONAI Label.
 
     Of a network without supervoxels it is made of MONAI's own transforms and runs without voxseg;
-    one with pooled designs (V1, V2, V3) needs voxseg to compute supervoxels, and says so. The
+    one with pooled designs (V1 to V4) needs voxseg to compute supervoxels, and says so. The
     bundle is run on a volume and compared with the original before it is kept.
     """
     from voxseg.api import export_bundle as write

@@ -19,9 +19,9 @@ def export_onnx(
 ) -> None:
     """Write the network of RUN as ONNX, and in NAME.onnx.json how images are prepared for it.
 
-    Pooled designs (V1, V2, V3) take superpixels as their second input. The file is run with
-    onnxruntime and compared with the original before it is kept. examples/run_onnx.py uses it
-    without torch.
+    Pooled designs (V1 to V4) take superpixels as their second input, and V4 the size of a voxel in
+    mm as its third. The file is run with onnxruntime and compared with the original before it is
+    kept. examples/run_onnx.py uses it without torch.
     """
     from voxseg.api import export_onnx as write
 

@@ -19,8 +19,9 @@ def export_torch(
 ) -> None:
     """Write the network of RUN for torch.export.load, and in NAME.pt2.json how images are prepared.
 
-    It loads where voxseg is not installed. Pooled designs (V1, V2, V3) take superpixels as their
-    second input. The file is loaded and compared with the original before it is kept.
+    It loads where voxseg is not installed. Pooled designs (V1 to V4) take superpixels as their
+    second input, and V4 the size of a voxel in mm as its third. The file is loaded and compared
+    with the original before it is kept.
     """
     from voxseg.api import export_torch as write
 

@@ -40,14 +40,15 @@ def models(
     """List every variant of every network: parameters, operations, field, paper.
 
     GFLOPs: billions of operations of convolutions and matrix products at the paper's image size
-    (see --json), two for a multiplication and an addition. Stride: pixels or voxels from one class
+    (see --json), two for a multiplication and an addition; of pooled designs with one superpixel,
+    and --json says what each further one adds. Stride: pixels or voxels from one class
     score to the next, along an axis, where they are finest and not resized yet. A terminal shows
     the columns that fit; --json has all of them.
     """
     import torch
 
     from voxseg.models import MODELS, count_parameters
-    from voxseg.models.cost import count_flops
+    from voxseg.models.cost import count_flops, flops_a_superpixel
 
     is_wide = as_json or not terminal.out.is_terminal or terminal.out.width >= _WIDE
     rows = []
@@ -76,6 +77,7 @@ def models(
         if is_wide:
             flops = count_flops(network, (1, channels, *size))
             row |= {"size": list(size), "gflops": flops / 1e9}
+            row["gflops_a_superpixel"] = flops_a_superpixel(network, channels, dims) / 1e9
         rows.append(row)
     if as_json:
         content = {
@@ -123,7 +125,8 @@ def _show(rows: list[dict[str, object]], title: str) -> None:
     terminal.whole_width(table).print(table)
     terminal.out.print(
         "'+ in training' are auxiliary heads that only deep supervision uses. The designs: "
-        "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added. A receptive "
+        "v0 none, v1 pooled scores, v2 supervoxels classified, v3 both branches added, v4 the same "
+        "with supervoxels that know of each other. A receptive "
         "field of two numbers is that of a network for images. voxseg models --help explains the "
         "other columns; a narrow terminal hides some."
     )

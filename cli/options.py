@@ -55,8 +55,8 @@ Workers = Annotated[
     typer.Option(
         "--workers",
         min=0,
-        help="Processes that prepare cases and patches; 0 for none; by default 2 beside a GPU, "
-        "else 0. Results are the same.",
+        help="Processes that prepare cases and patches; 0 for none; by default none without a "
+        "GPU, else 2 for cases and up to 8 for patches. Results are the same.",
     ),
 ]
 DryRun = Annotated[

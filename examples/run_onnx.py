@@ -2,8 +2,8 @@
 
 It needs numpy, nibabel and onnxruntime alone, and may be copied into other programs:
 ``python run_onnx.py NETWORK.onnx VOLUME MASK [--supervoxels MAP]``. NETWORK.onnx.json lies beside
-the network and says how an image is prepared. The designs V1, V2 and V3 also take a map of
-supervoxels, which ``voxseg supervoxels VOLUME -o MAP --run RUN`` writes.
+the network and says how an image is prepared. The designs V1 to V4 also take a map of supervoxels,
+which ``voxseg supervoxels VOLUME -o MAP --run RUN`` writes.
 
 Without arguments it shows itself at work: voxseg trains a small network on synthetic volumes and
 exports it, and the masks of both are compared.
@@ -30,7 +30,8 @@ def segment(network: Path, volume: Path, mask: Path, supervoxels: Path | None = 
     image = channels(source, how["image_channels"])
     image = np.stack([turned(one, turn) for one in image])
     ras_shape = image.shape[1:]
-    shape = working_shape(ras_shape, np.linalg.norm(source.affine[:3, :3], axis=0), turn, how)
+    ras_mm = np.linalg.norm(source.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    shape = working_shape(ras_shape, ras_mm, how)
     image = np.stack([resampled(one, shape) for one in image])
 
     inside = foreground(image[0], how)
@@ -44,6 +45,8 @@ def segment(network: Path, volume: Path, mask: Path, supervoxels: Path | None = 
             raise SystemExit("this network pools supervoxels: give a map with --supervoxels")
         regions = turned(np.asarray(nib.load(supervoxels).dataobj).reshape(source.shape[:3]), turn)
         inputs["superpixels"] = nearest(regions, shape)[cut][None].astype(np.int64) - 1
+    if any(one["name"] == "spacing" for one in about["inputs"]):  # it places its supervoxels
+        inputs["spacing"] = np.array(how["spacing_mm"] or ras_mm, np.float32)
 
     size = inputs["image"].shape[2:]
     if all(n <= least for n, least in zip(size, about["smallest_voxels"], strict=True)):
@@ -81,13 +84,10 @@ def turned_back(array: np.ndarray, turn: np.ndarray) -> np.ndarray:
     return nib.apply_orientation(array, nib.orientations.ornt_transform(ras, turn))
 
 
-def working_shape(
-    shape: tuple[int, ...], sizes_mm: np.ndarray, turn: np.ndarray, how: dict
-) -> tuple[int, ...]:
+def working_shape(shape: tuple[int, ...], ras_mm: np.ndarray, how: dict) -> tuple[int, ...]:
     """Size of the grid that the network was trained on, over the same box."""
     if not how["spacing_mm"]:
         return shape
-    ras_mm = sizes_mm[np.argsort(turn[:, 0])]
     sizes = zip(shape, ras_mm, how["spacing_mm"], strict=True)
     return tuple(max(1, round(n * old / new)) for n, old, new in sizes)
 
@@ -236,7 +236,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Segment a volume with an exported network.")
     for name in ("network", "volume", "mask"):
         parser.add_argument(name, type=Path, nargs="?")
-    parser.add_argument("--supervoxels", type=Path, help="for the designs V1, V2 and V3")
+    parser.add_argument("--supervoxels", type=Path, help="for the designs V1 to V4")
     given = parser.parse_args()
     if given.mask is not None:
         segment(given.network, given.volume, given.mask, given.supervoxels)

@@ -62,7 +62,7 @@ def test_gpu_says_when_there_is_none(capsys, monkeypatch):
 def test_gpu_small_runs_every_part(capsys):
     assert gpu.main(["--small", "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    for title in ("Superpixel pooling", "SLIC", "VoxResNet"):
+    for title in ("Superpixel pooling", "SLIC", "VoxResNet", "Training steps"):
         assert title in out
 
 
@@ -107,6 +107,6 @@ def test_gpu_writes_what_it_measured(tmp_path, monkeypatch, capsys, validate):
     assert gpu.main(["--device", "cpu", "--output", str(path)]) == 1
     content = validate(path.read_text())
     assert content["checks"]["tests"] == "failed: 1 failed, 2 passed"
-    assert len(content["results"]) == 3
+    assert len(content["results"]) == 4
     assert content["results"][0]["machine"]["torch"] == torch.__version__
     assert "tests: failed: 1 failed" in capsys.readouterr().out

@@ -38,7 +38,7 @@ def test_unknown_benchmarks_and_settings_are_usage_errors(voxseg):
 
 def test_a_device_that_is_missing_is_refused(voxseg, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for what in ("pool", "slic", "voxresnet", "images", "predict"):
+    for what in ("pool", "slic", "voxresnet", "images", "predict", "train"):
         outcome = voxseg("bench", what, "--quick", "--device", "cuda")
         assert outcome.code == 2
         assert "--device cuda was asked for" in outcome.err
@@ -68,6 +68,18 @@ def test_bench_images_measures_the_parts_asked_for(voxseg, validate):
         "ENet + superpixels, SLIC included",
     ]
     assert voxseg("bench", "images", "--part", "pooling").code == 2
+
+
+def test_bench_train_gives_the_share_of_compute(voxseg, validate):
+    words = ("--recipe", "ibsr-reduced8-v0", "--workers", "0", "--quick")
+    outcome = voxseg("bench", "train", *words, "--json")
+    assert outcome.code == 0
+    rows = validate(outcome.out[outcome.out.index("{") :])["rows"]
+    assert {row["recipe"] for row in rows} == {"ibsr-reduced8-v0"}
+    assert rows[1]["measured"] == "training, 0 workers"
+    assert rows[1]["compute as a share"] > 0
+    assert "compute as a share" in voxseg("bench", "train", *words).out
+    assert voxseg("bench", "train", "--recipe", "camvid-enet").code == 2
 
 
 @pytest.mark.slow  # two processes that load torch

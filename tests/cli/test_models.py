@@ -142,6 +142,8 @@ def test_options_change_the_counts(few, validate):
     assert v0["receptive_field"] == [23, 23]
     assert v0["size"] == [80, 80]
     assert v3["gflops"] > v0["gflops"]
+    assert v0["gflops_a_superpixel"] == 0
+    assert v3["gflops_a_superpixel"] == 2 * 8 * 7 / 1e9
     assert {(row["in_channels"], row["classes"]) for row in rows.values()} == {(2, 7)}
 
 

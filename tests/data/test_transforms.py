@@ -71,6 +71,16 @@ def test_affine_keeps_label_values_and_moves_maps_together():
     torch.testing.assert_close(out["superpixels"], out["label"].int() * 1000)
 
 
+def test_an_array_is_turned_alone_as_with_others():
+    augment = Augment(AugmentSettings(**{**OFF, "affine_probability": 1.0}), (11, 12, 13))
+    given = sample(augment.draw(np.random.default_rng(0)).cut)
+    together = vary(augment, dict(given), 3)
+    assert list(together) == list(given)
+    for key in given:
+        alone = vary(augment, {"image": given["image"], key: given[key]}, 3)
+        torch.testing.assert_close(together[key], alone[key], rtol=0, atol=0)
+
+
 def test_intensity_leaves_maps_alone():
     augment = Augment(AugmentSettings(**{**OFF, "intensity_probability": 1.0}), (8, 9, 7))
     given = sample((8, 9, 7))

@@ -8,9 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor, list_data_collate
 
 import voxseg
 from voxseg.engine import export_bundle as module
+from voxseg.engine.bundle_inferer import SupervoxelInferer
 from voxseg.engine.checkpoint import save_checkpoint
 from voxseg.engine.config import build, merge, to_tables
 from voxseg.engine.network import build_network
@@ -139,7 +141,9 @@ def test_every_preparation_is_told_in_monai_words(data, make_subjects, tmp_path)
     assert done.check.classes > 1
 
 
-@pytest.mark.parametrize("design", ["V0", pytest.param("V3", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "design", ["V0", *(pytest.param(one, marks=pytest.mark.slow) for one in ("V3", "V4"))]
+)
 def test_resampling_is_that_of_voxseg(design, make_subjects, tmp_path):
     volume = make_subjects(tmp_path / "data", 1) / "case0.nii.gz"
     oblique = turned(volume, tmp_path / "oblique.nii.gz")
@@ -189,6 +193,38 @@ def test_a_pooled_design_says_that_it_needs_voxseg(make_subjects, tmp_path):
     tables = {"model": {"design": "V3"}, "data": {"normalise": "median"}}
     with pytest.raises(UsageError, match=r"only where data\.normalise is zscore, not median"):
         voxseg.export_bundle(write_run(tmp_path / "r2", tables), tmp_path / "c")
+
+
+def test_v4_is_given_the_size_of_a_voxel(make_subjects, tmp_path):
+    """Its axes are turned: the inferer must tell the size along each axis of the turned image."""
+    volume = make_subjects(tmp_path / "data", 1) / "case0.nii.gz"  # 1 x 1.5 x 1 mm
+    oblique = turned(volume, tmp_path / "oblique.nii.gz")
+    run, bundle = write_run(tmp_path / "run", {"model": {"design": "V4"}}), tmp_path / "b"
+    done = voxseg.export_bundle(run, bundle, case=oblique, tolerance=0)
+    assert (done.needs_voxseg, done.check.differing_voxels, done.check.classes) == (True, 0, 3)
+    assert "the size of a voxel" in (bundle / "docs/README.md").read_text()
+    inferer = json.loads((bundle / "configs/inference.json").read_text())["inferer"]
+    assert inferer["passes_spacing"] is True
+
+
+def test_the_inferer_tells_the_voxel_size_that_it_knows():
+    def network(image, superpixels, spacing):
+        assert superpixels.shape == (len(image), *image.shape[2:])
+        return spacing
+
+    affines = [torch.diag(torch.tensor([s, 1.0, 2.0, 1.0], dtype=torch.float64)) for s in (1.5, 3)]
+    image = torch.arange(60.0).view(1, 3, 4, 5)
+    one, other = (list_data_collate([MetaTensor(image, affine=a)]) for a in affines)
+    both = list_data_collate([MetaTensor(image, affine=a) for a in affines])
+    settings = {"method": "block", "size_mm": 2.0}
+    tells = SupervoxelInferer(settings, passes_spacing=True)
+    assert tells(one, network).tolist() == [1.5, 1.0, 2.0]
+    assert tells(other, network).tolist() == [3.0, 1.0, 2.0]
+    resampled = SupervoxelInferer(settings, spacing_mm=[0.7, 1.9, 1.3], passes_spacing=True)
+    torch.testing.assert_close(resampled(both, network), torch.tensor([0.7, 1.9, 1.3]))
+    with pytest.raises(ValueError, match="cannot share a batch: set the dataloader's batch_size"):
+        tells(both, network)
+    assert SupervoxelInferer(settings)(both, lambda *inputs: len(inputs)) == 2
 
 
 def test_a_bundle_that_answers_otherwise_is_not_kept(make_subjects, tmp_path, monkeypatch):

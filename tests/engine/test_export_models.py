@@ -17,6 +17,7 @@ from voxseg.engine.exported import network_inputs, reference
 from voxseg.engine.network import build_network
 from voxseg.engine.portable_run import read_portable
 from voxseg.errors import DataError, UsageError, VoxsegError
+from voxseg.ops.superpixel_places import superpixel_places
 
 # torch.export.load compiles nothing, yet tells of a future of its own in some versions.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -42,6 +43,14 @@ def make_run(tmp_path_factory):
 def pooled(make_run, volume, tmp_path_factory):
     """A run of V3, and the same as ONNX."""
     run, path = make_run(design="V3"), tmp_path_factory.mktemp("onnx") / "n.onnx"
+    voxseg.export_onnx(run, path, case=volume)
+    return run, path
+
+
+@pytest.fixture(scope="module")
+def placed(make_run, volume, tmp_path_factory):
+    """A run of V4, and the same as ONNX."""
+    run, path = make_run(design="V4"), tmp_path_factory.mktemp("placed") / "n.onnx"
     voxseg.export_onnx(run, path, case=volume)
     return run, path
 
@@ -78,7 +87,9 @@ def outside_answer(path, inputs):
     """Run an exported file with the library that other programs would use."""
     if path.suffix == ".onnx":
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return session.run(None, dict(zip(("image", "superpixels"), inputs, strict=False)))[0]
+        return session.run(
+            None, dict(zip(("image", "superpixels", "spacing"), inputs, strict=False))
+        )[0]
     module = torch.export.load(path).module()
     with torch.no_grad():
         return module(*map(torch.from_numpy, inputs)).numpy()
@@ -93,6 +104,9 @@ def outside_answer(path, inputs):
                       "norm": "instance"}, marks=pytest.mark.slow),
         pytest.param({"design": "V2", "reduce": "mean"}, marks=pytest.mark.slow),
         pytest.param({"design": "V1", "reduce": "max", "fusion": "scores", "stages": 2},
+                     marks=pytest.mark.slow),
+        pytest.param({"design": "V4", "reduce": "max"}, marks=pytest.mark.slow),
+        pytest.param({"design": "V4", "reduce": "mean", "fusion": "scores", "stages": 2},
                      marks=pytest.mark.slow),
     ],
     ids=lambda model: "-".join(map(str, model.values())),
@@ -112,6 +126,9 @@ def test_others_compute_what_voxseg_predicts(make_run, model, volume, tmp_path, 
         assert sidecar["check"] == {**done.check.to_json(), "case": ""}
         assert [one["value"] for one in sidecar["postprocessing"]["classes"]] == [0, 2, 5]
         assert sidecar["network"]["design"] == model["design"]
+        inputs = {"V0": ["image"], "V4": ["image", "superpixels", "spacing"]}
+        expected = inputs.get(model["design"], ["image", "superpixels"])
+        assert [one["name"] for one in sidecar["inputs"]] == expected
         with reference(portable, volume) as known:
             inputs = network_inputs(portable, known.prepared)
             label = known.label_of(outside_answer(tmp_path / name, inputs)[0])
@@ -132,9 +149,11 @@ def test_onnx_file_is_valid_and_tells_nothing_of_this_machine(pooled):
         assert b"case0" not in content
 
 
-def test_superpixels_are_counted_by_the_network(pooled):
+@pytest.mark.parametrize("design", ["V3", "V4"])
+def test_superpixels_are_counted_by_the_network(design, request):
     """Any number of them, none at all, and labels that are not next to each other."""
-    run, path = pooled
+    run, path = request.getfixturevalue({"V3": "pooled", "V4": "placed"}[design])
+    spacing = np.array([0.7, 2.3, 1.4], np.float32)
     network = read_portable(run).network
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(1, 1, 9, 12, 10, generator=generator)
@@ -142,10 +161,34 @@ def test_superpixels_are_counted_by_the_network(pooled):
         superpixels = torch.randint(-1, count, (1, 9, 12, 10), generator=generator)
         if count == 1:
             superpixels = torch.full_like(superpixels, -1)  # no superpixel anywhere
+        places = superpixel_places(superpixels, count, spacing.tolist())
         with torch.no_grad():
-            expected = network(image, superpixels, count).numpy()
-        found = outside_answer(path, (image.numpy(), superpixels.numpy()))
+            expected = network(image, superpixels, count, places).numpy()
+        inputs = (image.numpy(), superpixels.numpy(), spacing)
+        found = outside_answer(path, inputs if design == "V4" else inputs[:2])
         np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_program_of_v4_knows_where_its_superpixels_lie(placed, volume, tmp_path, validate):
+    """With the volume's own spacing, 1 x 1.5 x 1 mm, it answers as voxseg; with another not."""
+    run, path = placed
+    sidecar = validate(path.with_name("n.onnx.json").read_text())
+    assert sidecar["check"]["differing_voxels"] == 0
+    *_, last = sidecar["inputs"]
+    expected = {"name": "spacing", "type": "float32", "channels": None, "axes": ["direction"]}
+    assert last == expected
+    given = onnx.load(path).graph.input[2]
+    assert (given.name, given.type.tensor_type.shape.dim[0].dim_value) == ("spacing", 3)
+    voxseg.predict(run, volume, tmp_path / "own.nii.gz", device="cpu")
+    own = np.asarray(nib.load(tmp_path / "own.nii.gz").dataobj)
+    portable = read_portable(run)
+    with reference(portable, volume) as known:
+        *inputs, spacing = network_inputs(portable, known.prepared)
+        assert spacing.tolist() == [1.0, 1.5, 1.0]
+        label = known.label_of(outside_answer(path, (*inputs, spacing))[0])
+        wrong = known.label_of(outside_answer(path, (*inputs, spacing[[1, 0, 2]]))[0])
+    np.testing.assert_array_equal(label, own)
+    assert np.count_nonzero(wrong != own) > 10
 
 
 def test_without_a_case_a_volume_is_made_up(make_run, tmp_path):

@@ -71,10 +71,11 @@ def oblique(volume, target):
     "tables",
     [
         {"model": {"design": "V3"}},
+        {"model": {"design": "V4"}},
         {"model": {"design": "V0"},
          "data": {"spacing_mm": [0.7, 1.9, 1.3], "coordinates": True, "normalise": "median"}},
     ],
-    ids=["supervoxels", "resampled"],
+    ids=["supervoxels", "placed", "resampled"],
 )  # fmt: skip
 def test_it_gives_voxsegs_mask_without_torch(tables, make_subjects, tmp_path):
     data = make_subjects(tmp_path / "data", 1)

@@ -18,9 +18,10 @@ from voxseg.data.layouts import find_cases
 from voxseg.data.mapped import MappedArray
 from voxseg.data.patches import PatchSampler, PatchSettings
 from voxseg.data.transforms import Augment, AugmentSettings
+from voxseg.engine import workers as workers_module
 from voxseg.engine.cases import prepare_cases
 from voxseg.engine.config import build, merge
-from voxseg.engine.workers import RESTARTS, Workers, worker_count
+from voxseg.engine.workers import RESTARTS, Workers, patch_worker_count, worker_count
 from voxseg.errors import DataError, VoxsegError
 
 ROOT = Path(__file__).parents[2]
@@ -287,6 +288,14 @@ def test_worker_count_follows_the_device():
     gpu, cpu = torch.device("cuda"), torch.device("cpu")
     assert [worker_count(-1, gpu), worker_count(-1, cpu)] == [2, 0]
     assert [worker_count(5, cpu), worker_count(0, gpu)] == [5, 0]
+
+
+def test_patches_beside_a_gpu_are_cut_by_the_cores_that_are_left(monkeypatch):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for cores, sharing, expected in ((1, 1, 1), (2, 1, 1), (6, 1, 5), (64, 1, 8), (16, 4, 3)):
+        monkeypatch.setattr(workers_module, "_cores", lambda cores=cores: cores)
+        assert patch_worker_count(-1, gpu, sharing) == expected
+    assert [patch_worker_count(-1, cpu), patch_worker_count(3, gpu)] == [0, 3]
 
 
 def prepared(subjects, settings, folder, workers):

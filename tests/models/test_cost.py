@@ -6,7 +6,7 @@ from torch import nn
 
 from voxseg.layers.depth_first import LiveBytes
 from voxseg.models import ENet, ResNet, SplitMergeFCN, VoxResNet, build_deeplab
-from voxseg.models.cost import count_flops, live_bytes
+from voxseg.models.cost import count_flops, flops_a_superpixel, live_bytes
 
 CHAIN = (nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
 PIXELS = 5 * 7
@@ -60,16 +60,33 @@ def test_count_flops_includes_the_superpixels_layer():
     assert least == 2 * 16 * 5
 
 
+def test_flops_a_superpixel_golden():
+    v4 = VoxResNet(2, 3, stages=1, width_divisor=8, design="V4", token_width=12, token_blocks=1)
+    width, inducing, features = 12, 32, 64 // 8
+    # Of features and places (9 numbers an axis, one volume); of a block: keys and values for
+    # inducing points that listen, queries and answers, a layer of twice the width and back, and
+    # the two products of each attention; scores.
+    block = 4 * width**2 + 2 * width * 2 * width + 4 * inducing * width
+    products = features * width + (3 * 9 + 1) * width + block + width * 3
+    assert flops_a_superpixel(v4, 2, 3) == 2 * products
+    several = count_flops(v4, (1, 2, 9, 10, 11), superpixels=COUNT)
+    assert several - count_flops(v4, (1, 2, 9, 10, 11)) == (COUNT - 1) * 2 * products
+    assert flops_a_superpixel(ENet(3, 5, design="V3"), 3, 2) == 2 * 16 * 5
+    assert flops_a_superpixel(ENet(3, 5, design="V1"), 3, 2) == 0
+    assert flops_a_superpixel(ENet(3, 5), 3, 2) == 0
+
+
 @pytest.mark.parametrize(
     ("build", "size"),
     [
         (lambda: VoxResNet(2, 3, stages=1, width_divisor=8, design="V1"), (9, 10, 11)),
         (lambda: VoxResNet(2, 3, stages=2, width_divisor=16, design="V3"), (9, 10, 11)),
+        (lambda: VoxResNet(2, 3, stages=1, width_divisor=8, design="V4"), (9, 10, 11)),
         (lambda: ENet(2, 3, design="V3"), (40, 53)),
         (lambda: SplitMergeFCN(2, 3, widths=(8, 8, 16, 16)), (64, 33)),
         (lambda: build_deeplab(2, 3, widths=(4, 4, 8, 8), channels=8, projection=8), (33, 41)),
     ],
-    ids=["voxresnet-v1", "voxresnet-v3", "enet-v3", "smp", "vortex"],
+    ids=["voxresnet-v1", "voxresnet-v3", "voxresnet-v4", "enet-v3", "smp", "vortex"],
 )
 def test_live_bytes_are_those_of_the_cpu(build, size):
     network = build().eval()

@@ -1,5 +1,7 @@
 """Centroids and sizes of superpixels, against SciPy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from scipy import ndimage
 from voxseg.ops.superpixel_places import superpixel_places
 
 COUNT = 12
+MAP = torch.zeros(1, 2, 2, dtype=torch.int32)
 
 
 def by_scipy(labels, count, spacing):
@@ -38,6 +41,15 @@ def test_matches_scipy(size, dtype):
     assert found.dtype == torch.float32
     for one, label in zip(found.numpy(), labels, strict=True):
         np.testing.assert_allclose(one, by_scipy(label, COUNT, spacing), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_spacing_may_be_a_tensor(dtype):
+    labels = torch.from_numpy(np.random.default_rng(3).integers(-1, COUNT, (2, 7, 6, 5)))
+    spacing = (0.9, 1.5, 2.25)
+    found = superpixel_places(labels, COUNT, torch.tensor(spacing, dtype=dtype))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, superpixel_places(labels, COUNT, spacing))
 
 
 def test_voxels_have_one_mm_where_nothing_is_said():
@@ -77,11 +89,17 @@ def test_far_from_the_corner_no_digit_is_lost():
         (torch.zeros(1, 2, 2), 1, None, TypeError, "integer"),
         (torch.zeros(1, 2, 2, 2, 2, dtype=torch.int32), 1, None, ValueError, "spatial axes"),
         (torch.zeros(1, dtype=torch.int32), 1, None, ValueError, "spatial axes"),
-        (torch.zeros(1, 2, 2, dtype=torch.int32), 1, (1.0,), ValueError, "2 positive numbers"),
-        (torch.zeros(1, 2, 2, dtype=torch.int32), 1, (1.0, 0.0), ValueError, "positive numbers"),
+        (MAP, 1, (1.0,), ValueError, "2 positive numbers"),
+        (MAP, 1, (1.0, 0.0), ValueError, "positive numbers"),
+        (MAP, 1, (1.0, math.nan), ValueError, "positive numbers"),
+        (MAP, 1, torch.ones(3), ValueError, "2 positive numbers"),
+        (MAP, 1, torch.ones(2, 2), ValueError, "2 positive numbers"),
+        (MAP, 1, torch.tensor(1.0), ValueError, "2 positive numbers"),
+        (MAP, 1, torch.tensor([-1.0, 1.0]), ValueError, "positive numbers"),
     ],
-    ids=["floats", "four axes", "none", "spacing", "zero"],
-)
+    ids=["floats", "four axes", "none", "spacing", "zero", "nan", "three", "table", "number",
+         "negative"],
+)  # fmt: skip
 def test_bad_input(labels, count, spacing, error, message):
     with pytest.raises(error, match=message):
         superpixel_places(labels, count, spacing)

@@ -1,7 +1,8 @@
 """All that a machine with a GPU is asked for: tests, sanitizer, benchmarks, a short table.
 
 ``make gpu`` runs it, well within ten minutes. It needs torch with CUDA, numba, scikit-image and
-NVIDIA's Python bindings; what else voxseg uses (MONAI, nibabel) may be missing.
+NVIDIA's Python bindings; what else voxseg uses may be missing: without nibabel or tensorboard
+training steps are not measured, and without MONAI they are, on patches that are not varied.
 """
 
 import argparse
@@ -27,7 +28,9 @@ _ROOT = Path(voxseg.__file__).parents[1]
 _TESTS = ("tests/ops", "tests/layers", "tests/models")
 _TEST_SECONDS = 180
 _SANITIZER_SECONDS = 90
-_WHAT = ("pool", "slic", "voxresnet")
+_WHAT = ("pool", "slic", "voxresnet", "train")
+_TRAIN_SECONDS = 3.0
+"""A round of training steps; a network has about ten."""
 
 
 def main(words: list[str] | None = None) -> int:
@@ -111,12 +114,30 @@ def _benchmarks(
     results = []
     for what in parts:
         try:
-            results.append(run_device_bench(what, bench, device, _say))
-        except (VoxsegError, RuntimeError) as error:
+            if what == "train":
+                results.append(_training(bench, device))
+            else:
+                results.append(run_device_bench(what, bench, device, _say))
+        except (VoxsegError, RuntimeError, ImportError) as error:
             _say(f"{what} failed: {error}")
             continue
         _table(results[-1])
     return results
+
+
+def _training(bench: DeviceBench, device: torch.device) -> BenchResult:
+    """Measure training steps; small ones beside the small benchmarks.
+
+    Raises:
+        ImportError: training reads files too, and nibabel is missing.
+    """
+    from voxseg.bench.train import TrainBench, run_train_bench
+    from voxseg.bench.train import tiny as tiny_training
+
+    wanted = TrainBench(seconds=_TRAIN_SECONDS, rounds=2)
+    if bench == tiny(DeviceBench()):
+        wanted = tiny_training(TrainBench(variants=False))
+    return run_train_bench(wanted, device, _say)
 
 
 def _table(result: BenchResult) -> None:

@@ -121,21 +121,30 @@ class Augment:
             return turned
         from monai.transforms import RandAffined
 
+        # Arrays of one kind go through together: the grid of points is most of the work.
+        kinds: dict[str, list[str]] = {}
+        for key in sample:
+            kinds.setdefault("bilinear" if key in SMOOTH else "nearest", []).append(key)
         monai = RandAffined(
-            keys=list(sample),
+            keys=list(kinds),
             spatial_size=self._patch,
             prob=1.0,
             rotate_range=[angle] * dimensions,
             scale_range=[settings.scale] * dimensions,
-            mode=["bilinear" if key in SMOOTH else "nearest" for key in sample],
+            mode=list(kinds),
             padding_mode="border",
         )
         monai.set_random_state(int(rng.integers(2**31)))
-        kinds = {key: value.dtype for key, value in sample.items()}
         # Labels and superpixel numbers below 2**24 are exact in float32, which grid_sample needs.
-        warped = monai({key: value.float() for key, value in sample.items()})
-        tensors = {key: torch.as_tensor(warped[key]) for key in sample}
-        return {key: t.as_subclass(torch.Tensor).to(kinds[key]) for key, t in tensors.items()}
+        warped = monai(
+            {kind: torch.cat([sample[key].float() for key in keys]) for kind, keys in kinds.items()}
+        )
+        parts: Sample = {}
+        for kind, keys in kinds.items():
+            joined = torch.as_tensor(warped[kind]).as_subclass(torch.Tensor)
+            channels = torch.split(joined, [len(sample[key]) for key in keys])
+            parts |= dict(zip(keys, channels, strict=True))
+        return {key: parts[key].to(value.dtype) for key, value in sample.items()}
 
     def _flip(
         self,

@@ -100,6 +100,7 @@ def program_of(run: PortableRun) -> "torch.export.ExportedProgram":
         run.example_shape,
         channels=run.channels,
         num_superpixels=_EXAMPLE_SUPERPIXELS if run.needs_superpixels else None,
+        needs_places=run.needs_places,
     )
 
 

@@ -18,12 +18,14 @@ from voxseg.engine.portable_run import PortableRun
 from voxseg.engine.predictor import Predictor
 from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.nifti import plain_geometry, write_map
+from voxseg.ops.superpixel_places import superpixel_places
 
 TOLERANCE = 1e-4
 """Share of a mask's voxels that may differ, unless another is asked for."""
 _LOGITS = 1e-3
 """Largest difference of logits, relative to the largest logit where that is above 1."""
 _SYNTHETIC_SHAPE = (44, 40, 36)
+_NOISE_SPACING = (0.7, 2.3, 1.4)
 
 Run = Callable[[tuple[np.ndarray, ...]], np.ndarray]
 """An exported network: its inputs to its logits."""
@@ -157,7 +159,8 @@ def network_inputs(run: PortableRun, case: Prepared) -> tuple[np.ndarray, ...]:
     """What a network is given of a prepared case: its image, and superpixels where it pools them.
 
     Returns:
-        (1, C, *S) float32 and, with pooled designs, (1, *S) int64.
+        (1, C, *S) float32 and, with pooled designs, (1, *S) int64; with V4 also the size of a voxel
+        in mm, (D,) float32.
     """
     image = case.image
     if run.config.data.coordinates:
@@ -165,7 +168,10 @@ def network_inputs(run: PortableRun, case: Prepared) -> tuple[np.ndarray, ...]:
         image = np.concatenate([image, coordinate_channels(case.mask_box, whole)])
     if case.superpixels is None:
         return (image[None],)
-    return image[None], case.superpixels[None].astype(np.int64)
+    superpixels = case.superpixels[None].astype(np.int64)
+    if not run.needs_places:
+        return image[None], superpixels
+    return image[None], superpixels, np.array(case.spacing, np.float32)
 
 
 def _difference(
@@ -203,8 +209,14 @@ def _difference(
 
 
 def _original(run: PortableRun, tensors: Sequence[Tensor]) -> Tensor:
-    count = max(0, int(tensors[1].max())) + 1 if run.needs_superpixels else None
-    logits: Tensor = run.network(*tensors, count=count)
+    image, *others = tensors
+    superpixels = count = places = None
+    if run.needs_superpixels:
+        superpixels = others[0]
+        count = max(0, int(superpixels.max())) + 1
+        if run.needs_places:
+            places = superpixel_places(superpixels, count, others[1].tolist())
+    logits: Tensor = run.network(image, superpixels, count, places)
     return logits
 
 
@@ -223,7 +235,10 @@ def _noise(run: PortableRun, shape: tuple[int, ...]) -> tuple[np.ndarray, ...]:
     if not run.needs_superpixels:
         return (image,)
     labels = np.arange(math.prod(size)).reshape(size) // 20 - 1
-    return image, np.broadcast_to(labels, (batch, *size)).astype(np.int64)
+    superpixels = np.broadcast_to(labels, (batch, *size)).astype(np.int64)
+    if not run.needs_places:
+        return image, superpixels
+    return image, superpixels, np.array(_NOISE_SPACING, np.float32)
 
 
 def _single(volume: Path) -> Case:

@@ -11,6 +11,7 @@ a step or an epoch decides is the same in all of them, and so are the weights; t
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -19,6 +20,7 @@ import torch
 
 from voxseg.data.patches import Batch
 from voxseg.data.prepare import Prepared
+from voxseg.engine.ahead import Ahead
 from voxseg.engine.checkpoint import load_checkpoint, save_checkpoint
 from voxseg.engine.config import Config, to_tables
 from voxseg.engine.device import Compute
@@ -38,7 +40,7 @@ from voxseg.engine.stop import StopRequest
 from voxseg.engine.supervision import training_weights
 from voxseg.engine.sync_norm import average_statistics, synchronise_norms
 from voxseg.engine.validation import score_name, validate
-from voxseg.engine.workers import Workers, worker_count
+from voxseg.engine.workers import Workers, patch_worker_count
 
 
 @final
@@ -175,16 +177,18 @@ class TrainingRun:
             score_name(self._config),
         )
 
-    def _batches(self, total: int) -> Workers[int, Batch]:
+    def _batches(self, total: int) -> Ahead[int, Batch]:
         size, state = self._config.train.batch_size, self._state
-        return Workers(
+        device, on_machine = self._compute.device, self._ranks.launch.local_size
+        workers = Workers(
             partial(self._sampler.batch, size=size),
             range(total if state.finished else state.step, total),
-            worker_count(self._config.train.workers, self._compute.device),
+            patch_worker_count(self._config.train.workers, device, on_machine),
             describe=lambda step: f"cutting patches of {self._sampler.names(step, size)}",
             folder=self._run / "prepared",
             say=self._say,
         )
+        return Ahead(workers, pinned if device.type == "cuda" else lambda batch: batch)
 
     def _step(self, batch: Batch, progress: float) -> None:
         number = self._state.step
@@ -313,3 +317,12 @@ class _Clock:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._start
+
+
+def pinned(batch: Batch) -> Batch:
+    """Copy a batch to memory from which a GPU takes it without the host's waiting."""
+    parts: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    for name, part in parts.items():
+        if isinstance(part, torch.Tensor):
+            parts[name] = part.pin_memory()
+    return Batch(**parts)

@@ -41,6 +41,11 @@ class PortableRun:
         return self.network.needs_superpixels
 
     @property
+    def needs_places(self) -> bool:
+        """Whether it has a third, the spacing, from which it places its superpixels."""
+        return self.network.needs_places
+
+    @property
     def example_shape(self) -> tuple[int, ...]:
         """A size that no axis shares and no stride divides, to trace the network with."""
         step = max(deepest_stride(self.network))
@@ -81,11 +86,6 @@ def read_portable(run: Path) -> PortableRun:
         raise UsageError(
             f"{run} pools supervoxels of blended windows (predict.always_windows), which other "
             "programs cannot; use 'voxseg predict'"
-        )
-    if network.needs_places:
-        raise UsageError(
-            f"{run} holds design V4, which wants to know where supervoxels lie in mm; other "
-            "programs cannot be told yet; use 'voxseg predict'"
         )
     channels = content["in_channels"]
     return PortableRun(
@@ -143,11 +143,16 @@ def facts_of(run: PortableRun) -> dict[str, Any]:
 
 
 def _inputs(run: PortableRun) -> list[Mapping[str, Any]]:
-    image = {"name": INPUTS[0], "type": "float32", "channels": run.channels,
-             "axes": ["batch", "channels", "x", "y", "z"]}  # fmt: skip
-    superpixels = {"name": INPUTS[1], "type": "int64", "channels": None,
-                   "axes": ["batch", "x", "y", "z"]}  # fmt: skip
-    return [image, superpixels] if run.needs_superpixels else [image]
+    inputs = (
+        ("float32", run.channels, ["batch", "channels", "x", "y", "z"]),
+        ("int64", None, ["batch", "x", "y", "z"]),
+        ("float32", None, ["direction"]),
+    )
+    taken = 1 + run.needs_superpixels + run.needs_places
+    return [
+        {"name": name, "type": kind, "channels": channels, "axes": axes}
+        for name, (kind, channels, axes) in zip(INPUTS[:taken], inputs[:taken], strict=True)
+    ]
 
 
 def _classes(config: Config) -> list[Mapping[str, Any]]:

@@ -277,7 +277,8 @@ class TrainConfig:
     memory_format: Layout = "auto"
     """channels_last, contiguous, or auto: by device."""
     workers: int = -1
-    """Processes that prepare cases and patches; -1: 2 with a GPU, else 0. Results are the same."""
+    """Processes that prepare cases and patches; -1: with a GPU 2 for cases and up to 8, by the
+    number of cores, for patches, else 0. Results are the same."""
     seed: int = 0
     deterministic: bool = False
     """Only algorithms that repeat bit by bit; ops that have none are named."""

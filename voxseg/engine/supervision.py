@@ -96,7 +96,7 @@ class Supervision:
                 logits, auxiliary = network.sampled(image, points), []
                 label = label.flatten(2).gather(2, points[:, None].expand(-1, label.shape[1], -1))
             elif isinstance(network, VoxResNet) and batch.places is not None:
-                places = batch.places.to(compute.device)
+                places = batch.places.to(device, non_blocking=True)
                 logits, auxiliary = network.supervise(image, regions, batch.count, places)
             else:
                 logits, auxiliary = network.supervise(image, regions, batch.count)

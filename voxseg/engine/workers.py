@@ -34,6 +34,7 @@ Item = TypeVar("Item")
 
 RESTARTS = 3
 """How many deaths of workers one set of them survives."""
+_MOST_PATCH_WORKERS = 8
 _PATIENCE = 5.0  # seconds for a worker to end once its pipes are closed, before it is killed
 _MOST_SHOWN = 20_000  # characters of what a dead worker wrote
 
@@ -56,6 +57,29 @@ def worker_count(setting: int, device: torch.device) -> int:
     if setting >= 0:
         return setting
     return 2 if device.type == "cuda" else 0
+
+
+def patch_worker_count(setting: int, device: torch.device, sharing: int = 1) -> int:
+    """Number of workers that cut patches: ``setting``, or for -1 up to eight beside a GPU.
+
+    A GPU can take a step of a small network in less time than one core needs for a tenth of its
+    batch. Of this machine's cores, one is left for each process that trains.
+
+    Args:
+        setting: ``train.workers``.
+        device: where the network is trained.
+        sharing: processes that train on this machine.
+    """
+    if setting >= 0 or device.type != "cuda":
+        return worker_count(setting, device)
+    return max(1, min(_MOST_PATCH_WORKERS, _cores() // sharing - 1))
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @final
@@ -91,6 +115,7 @@ class Workers(Generic[Key, Item]):
         self._describe, self._folder, self._say = describe, folder, say
         self._next = 0
         self._deaths = 0
+        self._stopping = False
         self._job: Path | None = None
         self._processes: list[_Process] = []
 
@@ -132,6 +157,12 @@ class Workers(Generic[Key, Item]):
         """Process ids, in the order of the workers."""
         return tuple(process.pid for process in self._processes)
 
+    def stop(self) -> None:
+        """Ask the workers to end; from any thread. One that waits for an item gets no more."""
+        self._stopping = True
+        for process in self._processes:
+            process.ask_to_end()
+
     def close(self) -> None:
         """End the workers; what they were at is lost."""
         for process in self._processes:
@@ -161,11 +192,12 @@ class Workers(Generic[Key, Item]):
 
     def _receive(self, key: Key) -> Item:
         index = self._next % self._count
-        while True:
+        while not self._stopping:
             try:
                 answer = self._processes[index].receive()
             except EOFError:
-                self._start_again(index, key)
+                if not self._stopping:
+                    self._start_again(index, key)
                 continue
             if not isinstance(answer, Failed):
                 return cast(Item, answer.item)
@@ -173,6 +205,7 @@ class Workers(Generic[Key, Item]):
             if answer.error is not None:
                 raise answer.error from cause
             raise VoxsegError(self._sentence(key, answer.summary)) from cause
+        raise StopIteration
 
     def _sentence(self, key: Key, what: str) -> str:
         return f"{self._describe(key)} failed: {what}; --debug shows where"
@@ -218,6 +251,10 @@ class _Process:
 
     def receive(self) -> Any:
         return receive(cast(io.FileIO, self._process.stdout))
+
+    def ask_to_end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def close_pipes(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):

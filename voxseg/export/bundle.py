@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxseg.documents import json_text
 from voxseg.errors import VoxsegError
-from voxseg.export.bundle_config import PROGRAM, SCRIPT, inference_config
+from voxseg.export.bundle_config import PROGRAM, SCRIPT, inference_config, takes_spacing
 from voxseg.export.torch_program import quiet
 from voxseg.files import write_text
 
@@ -117,6 +117,7 @@ def _readme(facts: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     classes = facts["postprocessing"]["classes"]
     rows = "\n".join(f"| {one['value']} | {one['name']} |" for one in classes)
     needs = _NEEDS_VOXSEG if facts["supervoxels"] is not None else _NEEDS_NOTHING
+    places = _PLACES if takes_spacing(facts) else ""
     whole = _WHOLE if facts["windows"] is None else _WINDOWS
     spacing = facts["preprocessing"]["spacing_mm"]
     resampled = _RESAMPLED.format("x".join(f"{s:g}" for s in spacing)) if spacing else ""
@@ -128,7 +129,7 @@ def _readme(facts: Mapping[str, Any], about: Mapping[str, Any]) -> str:
         description=_description(facts),
         rows=rows,
         note=note,
-        needs=needs.format(**about["versions"]),
+        needs=needs.format(**about["versions"]) + places,
         memory=whole + resampled + several,
         network=PROGRAM if facts["supervoxels"] is not None else SCRIPT,
     )
@@ -168,6 +169,10 @@ _NEEDS_NOTHING = (
 _NEEDS_VOXSEG = (
     "The network pools its features over supervoxels, which voxseg computes: besides MONAI, "
     "PyTorch, nibabel and fire it needs `pip install voxseg=={voxseg}`. MONAI Label cannot load it."
+)
+_PLACES = (
+    " It also takes the size of a voxel, from which it knows where supervoxels lie and how large "
+    "they are: volumes whose voxels differ in size need `batch_size` 1, which is set."
 )
 _WHOLE = (
     "The network sees the whole volume at once, cut to its foreground: this takes about as much "

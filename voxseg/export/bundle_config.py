@@ -8,6 +8,8 @@ and MONAI Label need no code of ours. The keys that MONAI Label reads are ``devi
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from voxseg.export.torch_program import SPACING
+
 SCRIPT = "models/model.ts"
 """TorchScript, which MONAI Label looks for."""
 PROGRAM = "models/model.pt2"
@@ -101,6 +103,11 @@ def inference_config(facts: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def takes_spacing(facts: Mapping[str, Any]) -> bool:
+    """Whether the network asks for the size of a voxel."""
+    return any(one["name"] == SPACING for one in facts["inputs"])
+
+
 def _compose(transforms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"_target_": "Compose", "transforms": list(transforms)}
 
@@ -115,9 +122,10 @@ def _inferer(facts: Mapping[str, Any]) -> dict[str, Any]:
     windows = facts["windows"]
     if facts["supervoxels"] is not None:
         outside = facts["preprocessing"]["outside"]
+        asks = {"passes_spacing": True} if takes_spacing(facts) else {}
         return {
             "_target_": INFERER, "settings": facts["supervoxels"], "outside": outside,
-            "spacing_mm": facts["preprocessing"]["spacing_mm"],
+            "spacing_mm": facts["preprocessing"]["spacing_mm"], **asks,
         }  # fmt: skip
     if windows is None:
         return {"_target_": "SimpleInferer"}

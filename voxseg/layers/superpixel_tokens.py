@@ -123,7 +123,7 @@ class InducedBlock(nn.Module):
     def forward(self, tokens: Tensor, is_there: Tensor) -> Tensor:
         """Return the tokens after the exchange."""
         heard = self.before(tokens)
-        points = self.points.expand(len(tokens), -1, -1)
+        points = self.points.expand(tokens.shape[0], -1, -1)
         points = points + self.gather(points, heard, is_there)
         tokens = tokens + self.hand_out(heard, self.between(points))
         inner = functional.gelu(self.widen(self.after(tokens)))

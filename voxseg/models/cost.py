@@ -55,6 +55,21 @@ def count_flops(network: nn.Module, shape: Sequence[int], *, superpixels: int = 
     return int(counter.get_total_flops())
 
 
+def flops_a_superpixel(network: nn.Module, channels: int, dims: int) -> int:
+    """Return the operations that each superpixel after the first adds, as ``count_flops`` does.
+
+    Args:
+        network: of images with 2 or 3 axes (``dims``) and so many ``channels``; left as it is.
+        channels: of the image.
+        dims: D.
+    """
+    if not getattr(network, "needs_superpixels", False):
+        return 0
+    shape = (1, channels, *(32,) * dims)  # they cost the same in an image of any size
+    one, two = (count_flops(network, shape, superpixels=count) for count in (1, 2))
+    return two - one
+
+
 def without_numbers(network: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Copy ``network`` to the meta device, in eval mode, without copying its numbers first."""
     without: dict[int, Tensor] = {}

@@ -14,14 +14,15 @@ from voxseg.ops.superpixel_plan import check_integer, check_labels, narrow
 
 
 def superpixel_places(
-    superpixels: Tensor, count: int, spacing: Sequence[float] | None = None
+    superpixels: Tensor, count: int, spacing: Sequence[float] | Tensor | None = None
 ) -> Tensor:
     """Return the centroid and the size of every superpixel.
 
     Args:
         superpixels: (B, *S) integer with 1, 2 or 3 spatial axes; negative = in no superpixel.
         count: K, the same for the whole batch.
-        spacing: size of a voxel along each axis, in mm; 1 if not given.
+        spacing: size of a voxel along each axis, in mm; 1 if not given. In a program that is traced
+            a tensor (D,), so that it stays an input; that it is positive is then not checked.
 
     Returns:
         (B, K, D + 1) float32: the centroid in mm from the centre of the box around all
@@ -39,9 +40,7 @@ def superpixel_places(
         raise ValueError(
             f"superpixels must be (B, *S) with 1 to 3 spatial axes, got {tuple(superpixels.shape)}"
         )
-    sizes = (1.0,) * dims if spacing is None else tuple(spacing)
-    if len(sizes) != dims or min(sizes) <= 0:
-        raise ValueError(f"spacing must be {dims} positive numbers, got {sizes}")
+    sizes = _sizes(spacing, superpixels)
     check_labels(superpixels, count)
     inside = superpixels >= 0
     superpixels = narrow(superpixels)
@@ -55,13 +54,31 @@ def superpixel_places(
             superpixels.shape[axis + 1], device=superpixels.device, dtype=torch.float32
         )
         middle = _middle(inside, axis, place)
-        relative = (place - middle[:, None]).view(len(superpixels), *along[1:])
+        relative = (place - middle[:, None]).view(superpixels.shape[0], *along[1:])
         values = relative.expand(superpixels.shape)[:, None].contiguous()
         means, voxels = torch.ops.voxseg.superpixel_mean(values, superpixels, count)
         columns.append(means[:, 0] * size)
     assert voxels is not None
     columns.append(voxels.float() * math.prod(sizes))
     return torch.stack(columns, 2)
+
+
+def _sizes(
+    spacing: Sequence[float] | Tensor | None, superpixels: Tensor
+) -> Sequence[float] | Sequence[Tensor]:
+    """Size of a voxel along each axis, checked; scalar tensors where it came as a tensor."""
+    dims = superpixels.ndim - 1
+    if spacing is None:
+        return (1.0,) * dims
+    if isinstance(spacing, Tensor):
+        is_right = spacing.shape == (dims,)
+        if is_right and not torch.compiler.is_compiling():  # a traced input holds no numbers yet
+            is_right = bool((spacing > 0).all())
+    else:
+        is_right = len(spacing) == dims and all(size > 0 for size in spacing)
+    if not is_right:
+        raise ValueError(f"spacing must be {dims} positive numbers, got {spacing}")
+    return spacing.to(superpixels.device).unbind() if isinstance(spacing, Tensor) else spacing
 
 
 def _middle(inside: Tensor, axis: int, place: Tensor) -> Tensor:
