@@ -112,8 +112,8 @@ def test_v4_is_told_against_v3_on_the_same_supervoxels():
         ],
     ).conclusions  # fmt: skip
     assert told[1] == (
-        "V4 against the baseline: better in 1 of 1 row; that V4, which is voxseg's own, lifts it "
-        "is shown in every row here."
+        "V4 against the baseline: better in 1 of 1 row; that V4, voxseg's own, lifts Dice is shown "
+        "in every row here."
     )
     assert told[2].startswith("V4 against V3 on the same supervoxels: inconclusive in 1 of 1 row;")
     assert told[-1] == (

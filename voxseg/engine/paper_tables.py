@@ -32,7 +32,7 @@ _WORDS = {
 _SHORT = {"V0": "the baseline", "control": "the control", "V3": "V3"}
 _CLAIMS: dict[Design, str] = {
     "V3": "the claim that V3 lifts Dice",
-    "V4": "that V4, which is voxseg's own, lifts it",
+    "V4": "that V4, voxseg's own, lifts Dice",
 }
 
 
