@@ -106,6 +106,7 @@ def test_peak_memory_stays_within_the_estimate_for_five_sizes(tmp_path, side):
     ("model", "options", "how"),
     [
         ({"design": "V3"}, ["--low-mem"], "of "),
+        ({"design": "V4"}, ["--low-mem"], "of "),
         ({"design": "V0"}, ["--low-mem", "--tta", "--save-uncertainty"], "of "),
         ({"design": "V2", "norm": "instance"}, ["--low-mem"], "windows of 64x64x64"),
         ({"design": "V0", **DECODER}, [], "whole volume at once"),
