@@ -197,7 +197,10 @@ def test_a_pooled_design_says_that_it_needs_voxseg(make_subjects, tmp_path):
 
 def test_v4_is_given_the_size_of_a_voxel(make_subjects, tmp_path):
     """Its axes are turned: the inferer must tell the size along each axis of the turned image."""
-    volume = make_subjects(tmp_path / "data", 1) / "case0.nii.gz"  # 1 x 1.5 x 1 mm
+    source = nib.load(make_subjects(tmp_path / "data", 1) / "case0.nii.gz")  # 1 x 1.5 x 1 mm
+    sizes = source.affine @ np.diag([1.0, 1.0, 2.5, 1.0])
+    volume = tmp_path / "volume.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(source.dataobj), sizes), volume)
     oblique = turned(volume, tmp_path / "oblique.nii.gz")
     run, bundle = write_run(tmp_path / "run", {"model": {"design": "V4"}}), tmp_path / "b"
     done = voxseg.export_bundle(run, bundle, case=oblique, tolerance=0)

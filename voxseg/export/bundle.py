@@ -171,8 +171,8 @@ _NEEDS_VOXSEG = (
     "PyTorch, nibabel and fire it needs `pip install voxseg=={voxseg}`. MONAI Label cannot load it."
 )
 _PLACES = (
-    " It also takes the size of a voxel, from which it knows where supervoxels lie and how large "
-    "they are: volumes whose voxels differ in size need `batch_size` 1, which is set."
+    " The network also takes the size of a voxel, from which it knows where supervoxels lie and "
+    "how large they are: volumes whose voxels differ in size need `batch_size` 1, which is set."
 )
 _WHOLE = (
     "The network sees the whole volume at once, cut to its foreground: this takes about as much "
