@@ -3,7 +3,9 @@
 It needs numpy, nibabel and onnxruntime alone, and may be copied into other programs:
 ``python run_onnx.py NETWORK.onnx VOLUME MASK [--supervoxels MAP]``. NETWORK.onnx.json lies beside
 the network and says how an image is prepared. The designs V1 to V4 also take a map of supervoxels,
-which ``voxseg supervoxels VOLUME -o MAP --run RUN`` writes.
+which ``voxseg supervoxels VOLUME -o MAP --run RUN`` writes. Where volumes are resampled, the map is
+brought to the network's voxels by the nearest one, so that the mask is near that of ``voxseg
+predict``, not the same.
 
 Without arguments it shows itself at work: voxseg trains a small network on synthetic volumes and
 exports it, and the masks of both are compared.

@@ -24,6 +24,7 @@ _SAFETY = 1.3  # convolution workspaces and allocator slack, on top of the maps 
 _FIXED_GB = 0.1  # what libraries keep whatever the size
 _SHARE = 0.5  # of what is free goes to a forward pass; other programs want some too
 _POOLING_PLAN = 60  # bytes a voxel, on a GPU: see voxseg/ops/superpixel_plan.py
+_TOKENS = 60  # bytes a number of a token: while V4's exchange, tokens and weights; measured
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,10 @@ class _Costs:
         self._tables = 0
         if isinstance(network, VoxResNet | ENet) and network.needs_superpixels:
             self._features = network.feature_channels
-            self._tables = 12 * (self._features + network.num_classes) * supervoxels
+            per_supervoxel = 12 * (self._features + network.num_classes)
+            if isinstance(network, VoxResNet) and network.needs_places:
+                per_supervoxel += _TOKENS * network.token_width
+            self._tables = per_supervoxel * supervoxels
 
     def tiling(self, tiling: Tiling) -> float:
         """Of the largest tile."""

@@ -127,6 +127,7 @@ class VoxResNet(nn.Module):
         self.pooled_scores: Scores = pooled_scores
         self.needs_superpixels = design != "V0"
         self.needs_places = design == "V4"
+        self.token_width = token_width
 
         divided = _divided_widths(stages, width_divisor, widths)
         self.trunk = VoxResTrunk(spatial_dims, in_channels, divided, strides or (2,) * stages, norm)
