@@ -16,6 +16,7 @@ class Network(StrEnum):
 
     reduced8_v0 = "reduced8-v0"
     reduced8_v3 = "reduced8-v3"
+    reduced8_v4 = "reduced8-v4"
     full_v0 = "full-v0"
     full_v3 = "full-v3"
 
@@ -33,7 +34,7 @@ def predict(
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Predict a whole brain from file to file, by stages: Reduced (/8) and full VoxResNet, V0, V3.
+    """Predict a whole brain from file to file, by stages: Reduced (/8) and full VoxResNet.
 
     Each prediction is a process of its own with an empty cache; the fastest of three counts. What
     the network takes of an image after the first one stands under "array to labels".

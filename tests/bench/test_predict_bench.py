@@ -9,7 +9,8 @@ import torch
 from scipy import ndimage
 
 from voxseg.bench import predict as module
-from voxseg.bench.predict import PredictBench, run_predict_bench, write_head
+from voxseg.bench.heads import write_head
+from voxseg.bench.predict import PredictBench, run_predict_bench
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.network import network_of
 from voxseg.engine.untrained import write_untrained

@@ -1,4 +1,6 @@
-"""Simulated heads as training sees them, made in memory: no file, no template, nothing to read."""
+"""Simulated heads of IBSR's size, as training sees them and as files: no template is read."""
+
+from pathlib import Path
 
 import numpy as np
 
@@ -8,6 +10,7 @@ from voxseg.data.normalise import OUTSIDE
 from voxseg.data.orientation import Orientation
 from voxseg.data.prepare import Prepared
 from voxseg.data.superpixels import SupervoxelSettings, compute_supervoxels
+from voxseg.export.nifti import plain_geometry, write_mask
 
 Shape = tuple[int, int, int]
 
@@ -16,6 +19,8 @@ SPACING_MM = (0.9375, 1.5, 0.9375)
 NUM_CLASSES = 4
 
 _EDGES = (0.3, 0.6)  # of a simulated volume in [0, 1], between its three tissues
+_BRAIN = (0.58, 0.92, 0.56)  # extent along each axis of a file: a seventh of the volume, as IBSR's
+_BRIGHTEST = 200
 
 
 def prepared_head(shape: Shape, seed: int, supervoxels: SupervoxelSettings | None) -> Prepared:
@@ -26,9 +31,7 @@ def prepared_head(shape: Shape, seed: int, supervoxels: SupervoxelSettings | Non
         seed: of all random numbers.
         supervoxels: how to divide it; None for not at all.
     """
-    values = simulated_volume(shape, seed)
-    axes = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape))
-    inside = np.asarray(sum(axis**2 for axis in axes) <= 1)
+    values, inside = _head(shape, seed, (1.0, 1.0, 1.0))
     label = np.where(inside, 1 + np.digitize(values, _EDGES), 0).astype(np.uint8)
     brain = values[inside]
     image = (values - brain.mean()) / brain.std()
@@ -46,3 +49,26 @@ def prepared_head(shape: Shape, seed: int, supervoxels: SupervoxelSettings | Non
         spacing=SPACING_MM,
         grid=Grid(shape, Orientation((0, 1, 2), (False, False, False)), shape, box),
     )
+
+
+def write_head(path: Path, shape: Shape, seed: int) -> Path:
+    """Write a head with nothing around it, as IBSR's are stored, and return the file.
+
+    Args:
+        path: the file, NIfTI.
+        shape: in voxels of IBSR's size.
+        seed: of all random numbers.
+    """
+    values, inside = _head(shape, seed, _BRAIN)
+    image = np.where(inside, (_BRIGHTEST * values).clip(1), 0).astype(np.int16)
+    affine = np.diag([*SPACING_MM, 1.0])
+    return write_mask(path, image, plain_geometry(affine, shape))
+
+
+def _head(
+    shape: Shape, seed: int, extent: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Make values in about [0, 1], and where an ellipsoid is; an extent of 1 fills its axis."""
+    axes = np.ix_(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape))
+    squares = ((axis / size) ** 2 for axis, size in zip(axes, extent, strict=True))
+    return simulated_volume(shape, seed), np.asarray(sum(squares) <= 1)

@@ -13,27 +13,23 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 
 from voxseg.bench.device import device_info
+from voxseg.bench.heads import write_head
 from voxseg.bench.report import BenchResult, Row
 from voxseg.errors import VoxsegError
-from voxseg.export.nifti import plain_geometry, write_mask
 
-NETWORKS = ("reduced8-v0", "reduced8-v3", "full-v0", "full-v3")
+NETWORKS = ("reduced8-v0", "reduced8-v3", "reduced8-v4", "full-v0", "full-v3")
 """Measured by default; each with ``ibsr-`` before it is a recipe."""
 
 _STAGES = ("read", "prepare", "supervoxels", "network", "write")
-_SPACING_MM = (0.9375, 1.5, 0.9375)
-_HEAD = (0.29, 0.46, 0.28)
-"""Half axes of the brain, as shares of the volume; IBSR's fill a seventh of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +87,6 @@ def run_predict_bench(
             rows.append(_row(name, count, bench.repeats, _Launcher(checkpoint, image, device)))
     what = f"{bench.image}" if bench.image else "a head of " + " x ".join(map(str, bench.shape))
     return BenchResult(f"voxseg predict from file to file, {what}", device_info(device), rows)
-
-
-def write_head(path: Path, shape: Sequence[int], seed: int) -> Path:
-    """Write a simulated brain of three tissues, with nothing around it, as IBSR's are stored.
-
-    Args:
-        path: The file.
-        shape: (X, Y, Z) in voxels of IBSR's size.
-        seed: Of the noise.
-    """
-    rng = np.random.default_rng(seed)
-    axes = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in shape)
-    x, y, z = (a / half for a, half in zip(np.ix_(*axes), _HEAD, strict=True))
-    radius = np.sqrt(x**2 + y**2 + z**2)
-    # Folds move the borders of the tissues in and out.
-    depth = radius + 0.04 * np.sin(23 * x) * np.sin(19 * y) * np.sin(21 * z)
-    tissue = np.digitize(depth, (0.18, 0.75, 0.95))
-    means = np.array([70, 160, 110, 60], np.float32)
-    values = means[tissue] + rng.normal(0, 8, tissue.shape).astype(np.float32)
-    values[radius > 1] = 0
-    affine = np.diag([*_SPACING_MM, 1.0])
-    return write_mask(path, values.clip(0).astype(np.int16), plain_geometry(affine, tuple(shape)))
 
 
 @dataclass(frozen=True)
