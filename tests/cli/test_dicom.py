@@ -226,6 +226,13 @@ def test_predictions_that_cannot_be_made(voxseg, run, patient, tmp_path, dicom):
     refused(3, "holds no .*, no DICOM and no photograph", place=empty)
 
 
+def unread(folder):
+    """A checkpoint that is there, and is not looked into before the series are."""
+    path = folder / "best.pt"
+    path.write_bytes(b"")
+    return path
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -236,7 +243,7 @@ def test_predictions_that_cannot_be_made(voxseg, run, patient, tmp_path, dicom):
 )
 def test_series_that_are_no_volume_end_with_3(voxseg, tmp_path, dicom, changes, words):
     dicom.write_series(tmp_path / "in", **changes)
-    outcome = voxseg("predict", tmp_path / "no-run", tmp_path / "in", "-o", tmp_path / "out")
+    outcome = voxseg("predict", unread(tmp_path), tmp_path / "in", "-o", tmp_path / "out")
     assert outcome.code == 3
     assert re.search(words, outcome.err)
     listed = voxseg("data", "series", tmp_path / "in")
@@ -251,7 +258,7 @@ def test_two_studies_end_with_2(voxseg, tmp_path, dicom):
             StudyInstanceUID=dicom.uid(name),
             SeriesInstanceUID=dicom.uid(name, 1),
         )
-    outcome = voxseg("predict", tmp_path / "no-run", tmp_path / "in", "-o", tmp_path / "out")
+    outcome = voxseg("predict", unread(tmp_path), tmp_path / "in", "-o", tmp_path / "out")
     assert outcome.code == 2
     assert "holds 2 studies" in outcome.err
 
