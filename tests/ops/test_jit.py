@@ -1,5 +1,8 @@
 """Numba's threads and its cache."""
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numba
@@ -47,6 +50,29 @@ def test_torch_threads_come_back_after_an_error(monkeypatch):
     with pytest.raises(ZeroDivisionError), jit.torch_threads():
         raise ZeroDivisionError
     assert numba.get_num_threads() == before
+
+
+# Numba starts its threads once in a process; one core would hide what they do to torch's.
+FIRST_KERNELS = """
+import torch
+from voxseg.ops import slic, superpixel_pool
+assert torch.get_num_threads() == 1
+labels = torch.arange(64**3).view(1, 64, 64, 64) // 512
+for call in (
+    lambda: superpixel_pool(torch.rand(1, 2, 64, 64, 64), labels, 512),
+    lambda: superpixel_pool(torch.rand(1, 2, 64, 64, 64), labels, 512, "mean"),
+    lambda: slic(torch.rand(24, 24, 24).numpy(), n_segments=20, compactness=0.1),
+):
+    call()
+    assert torch.get_num_threads() == 1
+"""
+
+
+@pytest.mark.slow
+def test_the_first_kernel_leaves_torch_its_threads():
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_NUM_THREADS"}
+    environment["OMP_NUM_THREADS"] = "1"
+    subprocess.run([sys.executable, "-c", FIRST_KERNELS], env=environment, check=True)
 
 
 def test_torch_threads_never_exceed_numbas(monkeypatch):

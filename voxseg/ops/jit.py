@@ -44,14 +44,20 @@ def kernel(
 def torch_threads(num_elements: int | None = None) -> Iterator[None]:
     """Let Numba use as many threads as torch does, and restore its setting afterwards.
 
+    Torch keeps its own: where both share OpenMP, Numba's threads, started at its first question,
+    would set torch's number to that of the cores, and sums of torch round by that number.
+
     Args:
         num_elements: how many elements will be worked through; below 2**15 (some 20 us) one thread
             is used, since waking others takes as long, or far longer on a busy machine.
     """
+    threads = torch.get_num_threads()
     before = numba.get_num_threads()
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at import
     is_small = num_elements is not None and num_elements < _WORTH_THREADS
-    numba.set_num_threads(1 if is_small else min(torch.get_num_threads(), most))
+    numba.set_num_threads(1 if is_small else min(threads, most))
     try:
         yield
     finally:
