@@ -13,7 +13,7 @@ from voxseg.engine.process import SWITCH
 
 from . import bench_predict, bench_train, options
 from . import console as terminal
-from .bench_table import show
+from .bench_table import Quick, show
 
 app = typer.Typer(no_args_is_help=True, help="Measure predictions, and ops against their peers.")
 app.command()(bench_predict.predict)
@@ -44,7 +44,6 @@ MemoryOption = Annotated[
 Plot = Annotated[
     Path | None, typer.Option("--plot", help="PNG of time against voxels and count; takes longer.")
 ]
-Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")]
 
 
 Device = Annotated[

@@ -8,7 +8,7 @@ import typer
 
 from . import console as terminal
 from . import options
-from .bench_table import show
+from .bench_table import Quick, show
 
 
 class Network(StrEnum):
@@ -29,9 +29,7 @@ def predict(
     image: Annotated[
         Path | None, typer.Option("--image", help="A NIfTI volume instead of a simulated head.")
     ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")
-    ] = False,
+    quick: Quick = False,
     as_json: options.Json = False,
 ) -> None:
     """Predict a whole brain from file to file, by stages: Reduced (/8) and full VoxResNet.

@@ -1,12 +1,17 @@
-"""What a benchmark measured, printed and drawn."""
+"""What benchmarks share: an option, and how what they measured is printed and drawn."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from . import console as terminal
 
 if TYPE_CHECKING:
     from voxseg.bench.report import BenchResult
+
+
+Quick = Annotated[bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")]
 
 
 def show(result: "BenchResult", plot: Path | None, as_json: bool) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from . import console as terminal
 from . import options
-from .bench_table import show
+from .bench_table import Quick, show
 
 
 def train(
@@ -21,9 +21,7 @@ def train(
     with_compile: Annotated[
         bool, typer.Option("--compile", help="Measure torch.compile too; it takes minutes.")
     ] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes: a smoke test, not a result.")
-    ] = False,
+    quick: Quick = False,
     as_json: options.Json = False,
 ) -> None:
     """Training steps against pure compute: the share of its time in which the device computes.

@@ -45,6 +45,8 @@ def show(export: Callable[[Callable[[str], None]], "Exported"], as_json: bool) -
     beside = f" and {done.sidecar}" if done.sidecar is not None else ""
     terminal.out.print(f"wrote {done.output}{beside}", markup=False)
     terminal.out.print(str(done.check), markup=False)
+    if done.note:
+        terminal.out.print(f"note: {done.note}", markup=False)
     if done.check.is_synthetic:
         terminal.out.print("name a volume with --case for a comparison on what it was trained for")
     if done.check.logits_difference is not None:

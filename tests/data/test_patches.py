@@ -8,7 +8,7 @@ import torch
 from voxseg.data.grid import Grid
 from voxseg.data.normalise import OUTSIDE
 from voxseg.data.orientation import Orientation
-from voxseg.data.patches import PatchSampler, PatchSettings, places_of
+from voxseg.data.patches import Batch, PatchSampler, PatchSettings
 from voxseg.data.prepare import Prepared
 from voxseg.data.transforms import Augment, AugmentSettings
 
@@ -115,7 +115,7 @@ def test_coordinates_tell_the_place():
 
 def test_places_are_those_in_the_whole_volume():
     subject = replace(case(), spacing=(1.0, 2.0, 0.5))
-    whole = places_of(subject)
+    whole = torch.from_numpy(subject.places)
     for step in range(10):
         batch = sampler([subject], places=True).batch(step, 2)
         assert batch.places.shape == (2, batch.count, 4)
@@ -173,6 +173,16 @@ def test_places_change_no_other_number_of_a_batch():
 def test_places_need_supervoxels():
     with pytest.raises(ValueError, match="a has no supervoxels"):
         sampler([case(superpixels=False)], places=True)
+
+
+def test_every_tensor_of_a_batch_is_changed():
+    """As those that a GPU takes are, places among them."""
+    one = torch.zeros(1, 2, 3)
+    batch = Batch(one, one, one, 4, one).each(lambda tensor: tensor + 1)
+    assert batch.count == 4
+    for tensor in (batch.image, batch.label, batch.superpixels, batch.places):
+        torch.testing.assert_close(tensor, one + 1)
+    assert Batch(one, one, None, 0).each(torch.Tensor.clone).superpixels is None
 
 
 def test_without_superpixels_a_batch_has_none():

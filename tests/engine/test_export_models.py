@@ -278,3 +278,16 @@ def test_missing_packages_are_named(make_run, tmp_path, monkeypatch):
     )
     with pytest.raises(VoxsegError, match=r"onnxscript; install with pip install 'voxseg\[onnx\]'"):
         voxseg.export_onnx(make_run(design="V0"), tmp_path / "n.onnx")
+
+
+def test_a_run_that_averages_mirror_images_is_exported_as_it_answers_once(tmp_path, volume):
+    run = write_run(tmp_path / "run", {"model": {"design": "V0"}, "predict": {"tta": True}})
+    done = voxseg.export_torch(run, tmp_path / "n.pt2", case=volume, tolerance=0)
+    assert "predict.tta" in done.note
+    assert done.check.classes > 1
+    assert done.check.differing_voxels == 0
+    averaged = voxseg.predict(run, volume, tmp_path / "mask.nii.gz", device="cpu")
+    assert not averaged[0].error
+    with reference(read_portable(run), volume) as known:
+        mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
+        assert (mask != known.label).any()  # else nothing would have been left out

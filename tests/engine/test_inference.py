@@ -87,6 +87,8 @@ def test_mirrored_supervoxels_lie_at_mirrored_places():
     superpixels = view.superpixels(everywhere)
     expected = superpixel_places(superpixels, view.count, case.spacing)
     torch.testing.assert_close(view.places(), expected, rtol=1e-5, atol=1e-4)
+    assert case.places is case.places  # found once, and not turned over by a member
+    np.testing.assert_allclose(view.places()[0, :, 0], -case.places[:, 0])
     found = predict_probabilities(net, case, COMPUTE, WHOLE, PrepareSettings(), flip_axes=(0,))
     with torch.inference_mode():
         image = torch.from_numpy(case.image)[None]

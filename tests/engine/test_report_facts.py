@@ -29,7 +29,7 @@ def test_a_run_that_says_nothing_of_itself_is_no_error():
 
 
 def test_facts_of_a_cross_validation():
-    settings = '[model]\ndesign = "V3"\nwidths = []\n[train]\nepochs = 4\n'
+    settings = '[model]\ndesign = "V3"\nwidths = []\n[train]\nepochs = 4\n[predict]\ntta = true\n'
     manifest = {
         "device": {"type": "cuda", "name": "A100"}, "versions": {"voxseg": "1", "torch": "2"},
         "git_commit": "abc", "split_hash": "def", "written": "today", "data_folder": "/data",
@@ -38,6 +38,7 @@ def test_facts_of_a_cross_validation():
     assert run_facts(one) == {
         "Network": "design V3",
         "Training": "epochs 4",
+        "Averaged over flips": "yes",
         "Device": "type cuda, name A100",
         "Versions": "voxseg 1, torch 2",
         "Commit": "abc",

@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from voxseg.data.patches import Batch
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge
-from voxseg.engine.loop import pinned
 from voxseg.engine.ranks import ALONE
 from voxseg.engine.steps import Losses, TrainingStep, require_finite
 from voxseg.engine.train import TrainRequest, train
@@ -90,14 +88,3 @@ def test_a_loss_that_is_read_late_changes_no_weight(subjects, quick, tmp_path, m
         torch.testing.assert_close(late["raw"][name], value, rtol=0, atol=0)
     first, second = (one["state"]["history"] for one in (at_once, late))
     assert [row["loss"] for row in first] == [row["loss"] for row in second]
-
-
-def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
-    """Without a GPU there is no such memory, so the copy is told by its numbers."""
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor + 1)
-    one = torch.zeros(1, 2, 3)
-    batch = pinned(Batch(one, one, one, 4, one))
-    assert batch.count == 4
-    for tensor in (batch.image, batch.label, batch.superpixels, batch.places):
-        torch.testing.assert_close(tensor, one + 1)
-    assert pinned(Batch(one, one, None, 0)).superpixels is None

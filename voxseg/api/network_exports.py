@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from voxseg.api.shared import silent
 from voxseg.engine.checkpoint_files import member_checkpoints
 from voxseg.engine.options import Place, as_path
+from voxseg.export.torch_program import TOLERANCE
 
 if TYPE_CHECKING:
     from voxseg.engine.export_models import Exported, ExportRequest
-
-_TOLERANCE = 1e-4
 
 
 def export_bundle(
@@ -19,7 +18,7 @@ def export_bundle(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> "Exported":
@@ -35,7 +34,7 @@ def export_onnx(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> "Exported":
@@ -51,7 +50,7 @@ def export_torch(
     output: Place,
     *,
     case: Place | None = None,
-    tolerance: float = _TOLERANCE,
+    tolerance: float = TOLERANCE,
     overwrite: bool = False,
     say: Callable[[str], None] = silent,
 ) -> "Exported":

@@ -216,12 +216,8 @@ class _Measured:
 
     def _first_batch(self) -> Batch:
         """A real batch, on the device."""
-        made = self._sampler(self._config).batch(0, self._config.train.batch_size)
-        parts: dict[str, Any] = {f.name: getattr(made, f.name) for f in dataclasses.fields(made)}
-        for name, part in parts.items():
-            if isinstance(part, torch.Tensor):
-                parts[name] = part.to(self._device)
-        return Batch(**parts)
+        made: Batch = self._sampler(self._config).batch(0, self._config.train.batch_size)
+        return made.each(lambda part: part.to(self._device))
 
     def _sampler(self, config: Config) -> Any:
         return build_sampler(config, self._cases, self._patch, (0, 1))

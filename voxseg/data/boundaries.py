@@ -24,7 +24,7 @@ import scipy
 from PIL import Image
 
 from voxseg.data.grid import IGNORED
-from voxseg.data.image_masks import DAMAGED_MATLAB
+from voxseg.data.image_masks import damaged_matlab
 from voxseg.data.images import opened_picture, picture_volume
 from voxseg.data.names import is_image_file
 from voxseg.data.volume import Volume
@@ -131,7 +131,7 @@ def _annotators(path: Path) -> np.ndarray:
         maps = [np.asarray(cell["Boundaries"][0, 0]) for cell in np.ravel(truth)]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
-    except (scipy.io.matlab.MatReadError, *DAMAGED_MATLAB) as error:
+    except damaged_matlab() as error:
         raise DataError(
             f"{path} is damaged or no ground truth of BSDS500: its groundTruth has no Boundaries "
             f"({' '.join(str(error).split())}); download it again"

@@ -20,11 +20,6 @@ from voxseg.data.names import is_image_file
 from voxseg.data.volume import Volume
 from voxseg.errors import DataError
 
-DAMAGED_MATLAB = (
-    zlib.error, KeyError, ValueError, TypeError, IndexError, OSError, NotImplementedError,
-)  # fmt: skip
-"""What SciPy raises, beside its ``MatReadError``, at MATLAB files that are damaged, of a newer
-form, or hold something else."""
 # The decoder stretches few bits of grey to 0 to 255.
 _STRETCHED = {"L;2": 85, "L;4": 17}
 
@@ -129,6 +124,17 @@ def _decoded(pixels: np.ndarray, path: Path) -> np.ndarray:
     )
 
 
+def damaged_matlab() -> tuple[type[Exception], ...]:
+    """What SciPy raises at MATLAB files that are damaged, of a newer form, or hold something else.
+
+    Asked for when something was raised: SciPy's reader is loaded at its first use.
+    """
+    return (
+        scipy.io.matlab.MatReadError, zlib.error, KeyError, ValueError, TypeError, IndexError,
+        OSError, NotImplementedError,
+    )  # fmt: skip
+
+
 def _sbd(path: Path) -> np.ndarray:
     """Read ``GTcls.Segmentation`` (H, W) of a MATLAB file."""
     try:
@@ -137,7 +143,7 @@ def _sbd(path: Path) -> np.ndarray:
         values = np.asarray(content["GTcls"]["Segmentation"][0, 0])
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; check the name") from None
-    except (scipy.io.matlab.MatReadError, *DAMAGED_MATLAB) as error:
+    except damaged_matlab() as error:
         raise DataError(
             f"{path} is damaged or no mask of SBD: it has no GTcls.Segmentation "
             f"({' '.join(str(error).split())}); download it again"

@@ -5,8 +5,9 @@ stopped and resumed, see the same patches. Of slices, a patch has the two axes o
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,6 @@ from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.data.superpixels import compact, numbers_of
 from voxseg.data.transforms import NOTHING, Augment
 from voxseg.data.warp import Warp
-from voxseg.ops.superpixel_places import superpixel_places
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,14 @@ class Batch:
     places: torch.Tensor | None = None
     """(B, count, D + 1) float32, where each lies in its whole volume and how large it is there, see
     ``voxseg.ops.superpixel_places``; None where nobody asked."""
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """Change every tensor."""
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, part in parts.items():
+            if isinstance(part, torch.Tensor):
+                parts[name] = change(part)
+        return Batch(**parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ class PatchSampler:
         self._augment = augment
         self._seed = seed
         self._places = None if cases[0].is_image else ClassPlaces(cases, num_classes, seed)
-        self._regions = [places_of(case) for case in cases] if settings.places else None
+        self._regions = [torch.from_numpy(c.places) for c in cases] if settings.places else None
 
     def batch(self, step: int, size: int) -> Batch:
         """Draw the batch of global ``step``: the same for the same step, whatever came before.
@@ -227,14 +235,6 @@ class PatchSampler:
             for c, p in zip(drawn, warp.seen, strict=True)
         ]
         return [*(keep_inside(c, n, p) for c, n, p in zip(near, shape, warp.seen, strict=True)), 0]
-
-
-def places_of(case: Prepared) -> torch.Tensor:
-    """Say where the supervoxels of a case lie, (K, D + 1) float32, see ``superpixel_places``."""
-    if case.superpixels is None:
-        raise ValueError(f"{case.case_id} has no supervoxels")
-    labels = torch.from_numpy(np.ascontiguousarray(case.superpixels))[None]
-    return superpixel_places(labels, max(1, int(labels.max()) + 1), case.spacing)[0]
 
 
 @contextlib.contextmanager

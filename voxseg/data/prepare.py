@@ -5,6 +5,7 @@ foreground, normalise inside it, compute supervoxels. ``Grid`` remembers each st
 ``Grid.restore`` undoes them for a prediction.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -115,6 +116,24 @@ class Prepared:
     def shape(self) -> tuple[int, ...]:
         """Spatial shape of the crop."""
         return tuple(self.image.shape[1:])
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """Where the supervoxels lie, (K, D + 1) float32, mm and mm^D: see ``superpixel_places``.
+
+        Raises:
+            ValueError: there are none.
+        """
+        import torch
+
+        from voxseg.ops.superpixel_places import superpixel_places
+
+        if self.superpixels is None:
+            raise ValueError(f"{self.case_id} has no supervoxels")
+        labels = torch.from_numpy(np.ascontiguousarray(self.superpixels))[None]
+        count = max(1, int(labels.max()) + 1)
+        places: np.ndarray = superpixel_places(labels, count, self.spacing)[0].numpy()
+        return places
 
 
 def read_case(

@@ -16,6 +16,7 @@ from voxseg.documents import json_text
 from voxseg.engine.export_models import (
     Exported,
     ExportRequest,
+    left_out,
     package_versions,
     program_of,
     program_runner,
@@ -57,7 +58,7 @@ def export_bundle(request: ExportRequest, say: Callable[[str], None] = lambda _:
         write_text(
             folder / "docs" / "check.json", json_text(check.to_json(is_passed_on=True)) + "\n"
         )
-    return Exported("bundle", output, None, run.needs_superpixels, check)
+    return Exported("bundle", output, None, run.needs_superpixels, check, left_out(run))
 
 
 def _write(run: PortableRun, folder: Path, name: str) -> None:

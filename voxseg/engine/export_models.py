@@ -13,7 +13,6 @@ import torch
 import voxseg
 from voxseg.documents import document, write_document
 from voxseg.engine.exported import (
-    TOLERANCE,
     Check,
     Run,
     check_network,
@@ -22,7 +21,7 @@ from voxseg.engine.exported import (
 from voxseg.engine.portable_run import PortableRun, facts_of, read_portable
 from voxseg.errors import UsageError
 from voxseg.export.onnx import need_onnx, write_onnx
-from voxseg.export.torch_program import INPUTS, export_program, write_program
+from voxseg.export.torch_program import INPUTS, TOLERANCE, export_program, write_program
 from voxseg.files import replacing
 from voxseg.schemas import EXPORTED, NETWORK
 
@@ -59,6 +58,8 @@ class Exported:
     needs_voxseg: bool
     """Whether it runs only where voxseg is installed."""
     check: Check
+    note: str = ""
+    """A sentence about what the run does and the exported network does not."""
 
     def to_json(self) -> dict[str, Any]:
         """Everything as a document of plain values."""
@@ -68,6 +69,7 @@ class Exported:
             "sidecar": "" if self.sidecar is None else str(self.sidecar),
             "needs_voxseg": self.needs_voxseg,
             "check": self.check.to_json(),
+            "note": self.note,
         }
         return document(EXPORTED, content)
 
@@ -152,7 +154,17 @@ def _export(
             "versions": versions,
         }
         write_document(sidecar, NETWORK, facts)
-    return Exported(form, output, sidecar, False, check)
+    return Exported(form, output, sidecar, False, check, left_out(run))
+
+
+def left_out(run: PortableRun) -> str:
+    """Say what the run's own predictions do and an exported network cannot; empty for nothing."""
+    if not run.config.predict.tta:
+        return ""
+    return (
+        "the run predicts over mirror images (predict.tta); the exported network answers once, and "
+        "was compared with one answer of the original"
+    )
 
 
 def _check_output(request: ExportRequest, ending: str, sidecar: Path) -> None:

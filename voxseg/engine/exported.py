@@ -20,8 +20,6 @@ from voxseg.errors import UsageError, VoxsegError
 from voxseg.export.nifti import plain_geometry, write_map
 from voxseg.ops.superpixel_places import superpixel_places
 
-TOLERANCE = 1e-4
-"""Share of a mask's voxels that may differ, unless another is asked for."""
 _LOGITS = 1e-3
 """Largest difference of logits, relative to the largest logit where that is above 1."""
 _SYNTHETIC_SHAPE = (44, 40, 36)
@@ -122,6 +120,9 @@ def reference(run: PortableRun, volume: Path | None) -> Iterator[Reference]:
         predictor = Predictor(run.path, "cpu")
         # Other runtimes compute in float32, whatever the precision of the training.
         predictor.compute = replace(predictor.compute, precision=torch.float32)
+        # And they answer once, whatever the run's own predictions are averaged over.
+        once = replace(predictor.config.predict, tta=False)
+        predictor.config = replace(predictor.config, predict=once)
         prepared = predictor.prepare(case)
         label = predictor.label(prepared, predictor.probabilities(prepared))
         yield Reference(case, volume is None, prepared, label, predictor)

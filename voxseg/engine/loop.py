@@ -11,7 +11,6 @@ a step or an epoch decides is the same in all of them, and so are the weights; t
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, final
@@ -188,7 +187,10 @@ class TrainingRun:
             folder=self._run / "prepared",
             say=self._say,
         )
-        return Ahead(workers, pinned if device.type == "cuda" else lambda batch: batch)
+        if device.type != "cuda":
+            return Ahead(workers, lambda batch: batch)
+        # Memory from which a GPU takes a batch without the host's waiting.
+        return Ahead(workers, lambda batch: batch.each(torch.Tensor.pin_memory))
 
     def _step(self, batch: Batch, progress: float) -> None:
         number = self._state.step
@@ -317,12 +319,3 @@ class _Clock:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._start
-
-
-def pinned(batch: Batch) -> Batch:
-    """Copy a batch to memory from which a GPU takes it without the host's waiting."""
-    parts: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    for name, part in parts.items():
-        if isinstance(part, torch.Tensor):
-            parts[name] = part.pin_memory()
-    return Batch(**parts)

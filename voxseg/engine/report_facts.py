@@ -191,4 +191,6 @@ def _settings_facts(settings: str) -> dict[str, str]:
         shown = [f"{key} {value}" for key, value in table.items() if value not in ("", [], {})]
         if shown:
             found[title] = ", ".join(shown)
+    if content.get("predict", {}).get("tta"):
+        found[_OPTIONS["tta"]] = "yes"
     return found

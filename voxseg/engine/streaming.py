@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxseg.data.patches import places_of
 from voxseg.data.prepare import Prepared, coordinate_channels
 from voxseg.engine.device import Compute
 from voxseg.engine.memory import MemoryPlan
@@ -83,7 +82,7 @@ class View:
 
     def places(self) -> Tensor:
         """Where the supervoxels lie, (1, K, D + 1) on the device, see ``superpixel_places``."""
-        places = places_of(self._case)
+        places = torch.from_numpy(self._case.places.copy())
         for axis in self.flips:
             places[:, axis] *= -1  # as for coordinates
         return places[None].to(self.device)

@@ -25,6 +25,8 @@ SPACING = "spacing"
 INPUTS = ("image", "superpixels", SPACING)
 """As many of them as a network needs, in this order."""
 OUTPUT = "logits"
+TOLERANCE = 1e-4
+"""Share of a mask's voxels that may differ from the original's, unless another is asked for."""
 
 
 def export_program(
