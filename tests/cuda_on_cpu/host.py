@@ -4,11 +4,11 @@
 the launchers of ``voxseg/ops/cuda`` drive the same kernels with the same arguments::
 
     def test_pool_on_cpu(cuda_on_cpu):
-        with cuda_on_cpu.on_cpu(seed=1, race=True):
+        with cuda_on_cpu.on_cpu(seed=1, mode="race"):
             ...  # call the launcher with CPU tensors
 
     def test_a_planted_bug_is_found(cuda_on_cpu):
-        with cuda_on_cpu.on_cpu(race=True, mutate=("__syncthreads();", "")):
+        with cuda_on_cpu.on_cpu(mode="race", mutate=("__syncthreads();", "")):
             with pytest.raises(cuda_on_cpu.LaunchError):
                 ...
 
@@ -37,7 +37,6 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -46,17 +45,18 @@ from voxseg.errors import VoxsegError
 from voxseg.files import cache_folder, replacing
 from voxseg.ops import nvrtc
 
+from .arena import Arena
+from .meter import Meter
+
 HERE = Path(__file__).parent
-RED_ZONE = 64 * 1024
-"""Bytes round every argument that no kernel may touch."""
-POISON = 0x7F
-"""What red zones hold: floats of 3.4e38, integers near their end."""
 BUILDS = cache_folder() / "cuda_on_cpu"
 """Where libraries are kept: in the user's cache, shared by processes of a run and by later runs."""
 
 # As on a GPU: no fused multiply-add (see nvrtc.py), and memory is read as what the code says.
 _FLAGS = ["-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-ffp-contract=off"]
 _FLAGS += ["-fno-strict-aliasing", "-U_FORTIFY_SOURCE", f"-I{HERE}"]
+_RECEIVERS = {"plain": "", "race": "racecheck.cpp", "meter": "meter.cpp"}
+"""Who is told about each access."""
 _COMMENT = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)((?:\\\n|.)*)$", re.MULTILINE)
 _DIRECTIVE = re.compile(r"^[ \t]*#(?:\\\n|.)*$", re.MULTILINE)
@@ -82,17 +82,27 @@ class HostKernels:
         text: what ``nvrtc.source`` gives, or a test's own kernels behind the prelude.
         real: what the file's type ``real`` is.
         seed: order of threads and blocks; 0 is the natural one.
-        race: watch every access for races and for memory that is no argument's, ten to twenty times
-            slower; without it, writes round the arguments are found after the launch.
+        mode: "plain", where writes round the arguments are found after the launch; "race", ten to
+            twenty times slower, which watches every access for races and for memory that is no
+            argument's; "meter", as slow, which counts what is asked of memory, in seed 0 only.
+        meter: where it is added up; by default, the kernels' own.
     """
 
     def __init__(
-        self, text: str, *, real: torch.dtype = torch.float32, seed: int = 0, race: bool = False
+        self,
+        text: str,
+        *,
+        real: torch.dtype = torch.float32,
+        seed: int = 0,
+        mode: str = "plain",
+        meter: Meter | None = None,
     ) -> None:
+        assert mode != "meter" or seed == 0
         self._signatures = nvrtc.signatures(text)
-        self._text, self._seed, self._race = text, seed, race
-        self._path = _build(text, real, race)
+        self._text, self._seed, self._mode = text, seed, mode
+        self._path = _build(text, real, mode)
         self._library = _load(self._path)
+        self.meter = Meter() if meter is None else meter
 
     def __call__(
         self,
@@ -107,14 +117,17 @@ class HostKernels:
         assert shared_bytes <= nvrtc.MOST_SHARED_BYTES
         assert all(x.device.type == "cpu" for x in arguments if isinstance(x, Tensor))
         values = nvrtc.pack(self._signatures[name], arguments)
-        arena = _Arena([x for x in arguments if isinstance(x, Tensor)])
+        arena = Arena([x for x in arguments if isinstance(x, Tensor)])
         for value, argument in zip(values, arguments, strict=True):
             if isinstance(argument, Tensor) and isinstance(value, ctypes.c_void_p):
                 value.value = arena.address(argument)
         with _launching:
-            if self._race:
+            if self._mode != "plain":
                 arena.watch(self._library)
             message = self._launch(name, grid, block, values, shared_bytes)
+            if self._mode == "meter":
+                names = self._tensors(name, arguments)
+                self.meter.read(self._library, name, names, self._places, self._text)
         message = message or arena.damage()
         arena.copy_back()
         if message:
@@ -137,28 +150,47 @@ class HostKernels:
 
     def _explain(self, message: str, name: str, arguments: Sequence[nvrtc.Argument]) -> str:
         """Name arguments as the kernel does, and the line; the race checker knows neither."""
+        tensors = self._tensors(name, arguments)
+        message = re.sub(r"argument #(\d+)", lambda m: f"argument {tensors[int(m[1])]}", message)
+        return re.sub(r"code (0x[0-9a-f]+)", lambda m: self._line(int(m[1], 16)), message)
+
+    def _tensors(self, name: str, arguments: Sequence[nvrtc.Argument]) -> list[str]:
+        """Names of the parameters that got a tensor."""
         found = re.search(rf"__global__[^;{{]*?\b{name}\s*\(([^)]*)\)", self._text)
         assert found
         names = [re.findall(r"\w+", parameter)[-1] for parameter in found[1].split(",")]
-        tensors = [n for n, x in zip(names, arguments, strict=True) if isinstance(x, Tensor)]
-        message = re.sub(r"argument #(\d+)", lambda m: f"argument {tensors[int(m[1])]}", message)
-        return re.sub(r"code (0x[0-9a-f]+)", lambda m: _line(self._path, int(m[1], 16)), message)
+        return [n for n, x in zip(names, arguments, strict=True) if isinstance(x, Tensor)]
+
+    def _line(self, address: int) -> str:
+        """Name the line that a return address belongs to, and who called it."""
+        lines = [place.partition(":")[2] for place in _places(self._path, [address])[address]]
+        return "line " + ", in line ".join(lines) if lines else hex(address)
+
+    def _places(self, addresses: Sequence[int]) -> dict[int, str]:
+        """The innermost line of a kernel file for each return address, like "slic.cu:150"."""
+        found = _places(self._path, addresses)
+        file = ["kernels.cu", *re.findall(r'^#line 1 "(.+)"$', self._text, re.MULTILINE)][-1]
+        lines = {address: (found[address] or [hex(address)])[0] for address in addresses}
+        return {at: re.sub(r"^kernels\.cpp:", f"{file}:", line) for at, line in lines.items()}
 
 
 @contextlib.contextmanager
 def on_cpu(
-    seed: int = 0, race: bool = False, mutate: tuple[str, str] | None = None
-) -> Iterator[None]:
+    seed: int = 0, mode: str = "plain", mutate: tuple[str, str] | None = None
+) -> Iterator[Meter]:
     """Let ``nvrtc.kernels`` give kernels that run on the CPU, for CPU tensors.
+
+    Gives the meter of all of them, which fills in the mode that is named after it.
 
     Args:
         seed: see ``HostKernels``.
-        race: see ``HostKernels``.
+        mode: see ``HostKernels``.
         mutate: a planted bug: (old, new) text, put into every file that holds the old one. It is
             an error if no file that was used does.
     """
     on_gpu = nvrtc.kernels
     mutated: list[str] = []
+    meter = Meter()
 
     @functools.cache
     def kernels(op: str, device: torch.device, real: torch.dtype = torch.float32) -> nvrtc.Kernels:
@@ -168,10 +200,10 @@ def on_cpu(
         if mutate and mutate[0] in text:
             mutated.append(op)
             text = text.replace(*mutate)
-        return HostKernels(text, real=real, seed=seed, race=race)
+        return HostKernels(text, real=real, seed=seed, mode=mode, meter=meter)
 
     with mock.patch.object(nvrtc, "kernels", kernels):
-        yield
+        yield meter
     assert not mutate or mutated, f"no kernel file that was used holds {mutate[0]!r}"
 
 
@@ -186,85 +218,16 @@ def compiler() -> list[str]:
     pytest.skip(f"{missing}; set VOXSEG_REQUIRE_CXX=1 to make this a failure")
 
 
-class _Arena:
-    """Copies of arguments, far apart in one piece of memory whose rest is poisoned.
-
-    Tensors that share memory share it here too.
-    """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        spans = sorted((_span(tensor), index) for index, tensor in enumerate(tensors))
-        self._ranges: list[list[int]] = []  # first byte, end, place, first tensor of each
-        for (start, end), index in spans:
-            if self._ranges and start < self._ranges[-1][1]:
-                self._ranges[-1][1] = max(end, self._ranges[-1][1])
-            else:
-                self._ranges.append([start, end, 0, index])
-        size = RED_ZONE
-        for row in self._ranges:
-            size += row[0] % 256 - size % 256 + 256  # alignment stays what it was
-            row[2] = size
-            size += row[1] - row[0] + RED_ZONE
-        self._memory = np.full(size + 256, POISON, np.uint8)
-        self._base = -(-self._memory.ctypes.data // 256) * 256
-        self._size = size
-        for start, end, place, _ in self._ranges:
-            ctypes.memmove(self._base + place, start, end - start)
-
-    def address(self, tensor: Tensor) -> int:
-        own = tensor.data_ptr()
-        fitting = [r for r in self._ranges if r[0] <= own <= r[1]]
-        # An empty tensor may lie at the end of another.
-        start, _, place, _ = max(fitting, key=lambda r: (r[0] == own, own < r[1]))
-        return self._base + place + own - start
-
-    def watch(self, library: ctypes.CDLL) -> None:
-        """Tell the race checker what may be touched."""
-        count = len(self._ranges)
-        places = (ctypes.c_uint64 * count)(*(row[2] for row in self._ranges))
-        sizes = (ctypes.c_uint64 * count)(*(row[1] - row[0] for row in self._ranges))
-        tensors = (ctypes.c_int * count)(*(row[3] for row in self._ranges))
-        base, size = ctypes.c_void_p(self._base), ctypes.c_uint64(self._size)
-        library.voxseg_race_watch(base, size, count, places, sizes, tensors)
-
-    def damage(self) -> str:
-        """Say whether a kernel wrote outside of its arguments."""
-        memory = self._memory[self._base - self._memory.ctypes.data :]
-        before, last = 0, -1
-        for start, end, place, tensor in [*self._ranges, (0, 0, self._size, -1)]:
-            touched = np.flatnonzero(memory[before:place] != POISON)
-            if touched.size:
-                away = place - before - int(touched[-1])
-                if tensor < 0 or away > RED_ZONE // 2:
-                    return f"a write behind the end of argument #{last}, by {touched[0]} bytes"
-                return f"a write in front of argument #{tensor}, by {away} bytes"
-            before, last = place + end - start, tensor
-        return ""
-
-    def copy_back(self) -> None:
-        """Write what has changed; a tensor that only is read may lie in read-only memory."""
-        for start, end, place, _ in self._ranges:
-            size = end - start
-            if ctypes.string_at(self._base + place, size) != ctypes.string_at(start, size):
-                ctypes.memmove(start, self._base + place, size)
-
-
-def _span(tensor: Tensor) -> tuple[int, int]:
-    """First byte and end of what a tensor covers; strides are never negative."""
-    start = tensor.data_ptr()
-    if not tensor.numel():
-        return start, start
-    steps = (stride * (n - 1) for stride, n in zip(tensor.stride(), tensor.shape, strict=True))
-    return start, start + (sum(steps) + 1) * tensor.element_size()
-
-
 @functools.lru_cache(maxsize=256)
-def _build(text: str, real: torch.dtype, race: bool) -> Path:
+def _build(text: str, real: torch.dtype, mode: str) -> Path:
     """Compile a kernel file to a library in ``BUILDS``, unless it is there."""
-    code = _program(text)
-    sources = [(HERE / name).read_text() for name in ("shim.h", "intrinsics.h", "racecheck.cpp")]
+    code, receiver = _program(text), _RECEIVERS[mode]
+    if mode == "meter":  # as a GPU has it: lanes that part in a round of a loop meet in the next
+        code = re.sub(r"#pragma unroll\b", "#pragma GCC unroll 64", code)
+    names = ["shim.h", "intrinsics.h", *(["accesses.h", receiver] if receiver else [])]
+    sources = [(HERE / name).read_text() for name in names]
     command = [*compiler(), *_FLAGS, f"-DREAL={nvrtc.REALS[real]}", "-DVOXSEG_HOST"]
-    command += ["-O1", "-g1", "-DVOXSEG_RACE"] if race else ["-O2"]
+    command += ["-O1", "-g1", "-DVOXSEG_WATCH"] if receiver else ["-O2"]
     parts = [code, *sources, *command, _version(), platform.machine()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = BUILDS / f"{key}.so"
@@ -272,25 +235,25 @@ def _build(text: str, real: torch.dtype, race: bool) -> Path:
         return path
     try:
         with replacing(path) as temporary:
-            _compile(code, command, race, temporary)
+            _compile(code, command, receiver, temporary)
     except VoxsegError:
         path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-")) / path.name
-        _compile(code, command, race, path)
+        _compile(code, command, receiver, path)
     return path
 
 
-def _compile(code: str, command: list[str], race: bool, path: Path) -> None:
+def _compile(code: str, command: list[str], receiver: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="cuda_on_cpu-") as folder:
         kernels = Path(folder) / "kernels.cpp"
         kernels.write_text(code)
-        if not race:
+        if not receiver:
             _run([*command, "-shared", str(kernels), "-o", str(path)])
             return
         # Instrumented as for the thread sanitizer, but linked with our own receiver of the calls.
-        objects = [f"{folder}/kernels.o", f"{folder}/racecheck.o"]
+        objects = [f"{folder}/kernels.o", f"{folder}/receiver.o"]
         watched = ["-fsanitize=thread", *_volatile_apart()]
         _run([*command, *watched, "-c", str(kernels), "-o", objects[0]])
-        _run([*command, "-O2", "-c", str(HERE / "racecheck.cpp"), "-o", objects[1]])
+        _run([*command, "-O2", "-c", str(HERE / receiver), "-o", objects[1]])
         _run([*compiler(), "-shared", *objects, "-o", str(path)])
 
 
@@ -351,16 +314,17 @@ def _load(path: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def _line(path: Path, address: int) -> str:
-    """Name the line of a kernel file that a return address belongs to, and who called it."""
+def _places(path: Path, addresses: Sequence[int]) -> dict[int, list[str]]:
+    """Lines of kernel files that return addresses belong to, each with its callers behind it."""
+    command = ["addr2line", "-a", "-i", "-e", str(path), *(hex(a - 1) for a in addresses)]
     try:
-        command = ["addr2line", "-i", "-e", str(path), hex(address - 1)]
         answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return hex(address)
+        return {address: [] for address in addresses}
     # Some compilers name the file that they were given, with the line of the kernel file.
-    lines = re.findall(r"\.(?:cuh?|cpp):(\d+)", answer)
-    return "line " + ", in line ".join(lines) if lines else hex(address)
+    parts = re.split(r"^0x[0-9a-f]+$", answer, flags=re.MULTILINE)[1:]
+    lines = [re.findall(r"([^/\n]*\.(?:cuh?|cpp):\d+)", part) for part in parts]
+    return dict(zip(addresses, lines, strict=True))
 
 
 @functools.cache
@@ -370,7 +334,7 @@ def _version() -> str:
 
 
 def _volatile_apart() -> list[str]:
-    """Let the race checker tell volatile accesses, which stand for relaxed atomics."""
+    """Tell volatile accesses, which stand for relaxed atomics, from others."""
     if "clang" in _version():
         return ["-mllvm", "-tsan-distinguish-volatile=1"]
     return ["--param=tsan-distinguish-volatile=1"]

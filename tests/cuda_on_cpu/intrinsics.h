@@ -10,7 +10,7 @@
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
@@ -25,6 +25,17 @@ constexpr int warpSize = 32;
 
 inline void* voxseg_shared_memory() { return voxseg::shared_memory + voxseg::MARGIN; }
 
+// ---- seen by racecheck.cpp and meter.cpp as a whole, with the code that asked for it ----
+#ifdef VOXSEG_WATCH
+extern "C" void voxseg_watch_atomic(void* address, size_t bytes, const void* code);
+extern "C" void voxseg_watch_copy(void* to, const void* from, size_t bytes, const void* code);
+#define VOXSEG_UNSEEN __attribute__((no_sanitize("thread"), noinline))
+#define VOXSEG_CODE __builtin_return_address(0)
+#else
+#define VOXSEG_UNSEEN inline
+#define VOXSEG_CODE nullptr
+#endif
+
 // ---- vector types; a misaligned access is an error on a GPU and must not crash here ----
 namespace voxseg {
 inline void check_aligned(const void* address, size_t bytes) {
@@ -32,31 +43,33 @@ inline void check_aligned(const void* address, size_t bytes) {
   if (uintptr_t(address) % bytes) fail("a misaligned access of a vector type or atomic");
   asm volatile("" : : : "memory");  // no load may move in front of the check
 }
+template <size_t bytes>
+VOXSEG_UNSEEN void copy_vector(void* to, const void* from) {
+  check_aligned(to, bytes), check_aligned(from, bytes);
+#ifdef VOXSEG_WATCH
+  voxseg_watch_copy(to, from, bytes, VOXSEG_CODE);
+#endif
+  __builtin_memcpy(to, from, bytes);
+}
 }  // namespace voxseg
 
-#define VOXSEG_VECTOR(V, n, PARAMETERS, MEMBERS, INIT, ASSIGN)                           \
+#define VOXSEG_VECTOR(V, n, PARAMETERS, MEMBERS, INIT)                                   \
   struct alignas(n) V {                                                                  \
     MEMBERS;                                                                             \
     V() = default;                                                                       \
     V PARAMETERS : INIT {}                                                               \
-    V(const V& o) {                                                                      \
-      voxseg::check_aligned(&o, n);                                                      \
-      ASSIGN;                                                                            \
-    }                                                                                    \
-    V& operator=(const V& o) {                                                           \
-      voxseg::check_aligned(this, n), voxseg::check_aligned(&o, n);                      \
-      ASSIGN;                                                                            \
+    __forceinline__ V(const V& o) { voxseg::copy_vector<n>(this, &o); }                  \
+    __forceinline__ V& operator=(const V& o) {                                           \
+      voxseg::copy_vector<n>(this, &o);                                                  \
       return *this;                                                                      \
     }                                                                                    \
   };
 #define VOXSEG_VECTOR2(V, T)                                                             \
-  VOXSEG_VECTOR(V, 2 * sizeof(T), (T a, T b), T x; T y, VOXSEG_LIST(x(a), y(b)),         \
-                VOXSEG_LIST(x = o.x, y = o.y))                                           \
+  VOXSEG_VECTOR(V, 2 * sizeof(T), (T a, T b), T x; T y, VOXSEG_LIST(x(a), y(b)))         \
   inline V make_##V(T x, T y) { return V(x, y); }
 #define VOXSEG_VECTOR4(V, T)                                                             \
   VOXSEG_VECTOR(V, 4 * sizeof(T), (T a, T b, T c, T d), T x; T y; T z; T w,              \
-                VOXSEG_LIST(x(a), y(b), z(c), w(d)),                                     \
-                VOXSEG_LIST(x = o.x, y = o.y, z = o.z, w = o.w))                         \
+                VOXSEG_LIST(x(a), y(b), z(c), w(d)))                                     \
   inline V make_##V(T x, T y, T z, T w) { return V(x, y, z, w); }
 #define VOXSEG_LIST(...) __VA_ARGS__
 VOXSEG_VECTOR4(uchar4, unsigned char)
@@ -218,21 +231,13 @@ T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, int line = __b
 }
 
 // ---- atomics; one OS thread runs everything, so they need not be atomic here ----
-#ifdef VOXSEG_RACE
-extern "C" void voxseg_race_atomic(void* address, size_t bytes, const void* code);
-#define VOXSEG_UNSEEN __attribute__((no_sanitize("thread"), noinline))
-#define VOXSEG_CODE __builtin_return_address(0)
-#else
-#define VOXSEG_UNSEEN inline
-#define VOXSEG_CODE nullptr
-#endif
 namespace voxseg {
 template <class T>
 VOXSEG_UNSEEN void before_atomic(T* address, const void* code) {
   check_aligned(address, sizeof(T));
   maybe_give_way();
-#ifdef VOXSEG_RACE
-  voxseg_race_atomic(address, sizeof(T), code);
+#ifdef VOXSEG_WATCH
+  voxseg_watch_atomic(address, sizeof(T), code);
 #endif
 }
 }  // namespace voxseg

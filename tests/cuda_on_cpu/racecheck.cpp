@@ -13,6 +13,8 @@
 #include <cstring>
 #include <vector>
 
+enum Kind { READ, WRITE, ATOMIC, VOLATILE_READ, VOLATILE_WRITE };
+
 extern "C" void voxseg_stop(const char* message);  // does not return
 
 // The library that this file becomes a part of; the linker knows both ends.
@@ -44,11 +46,10 @@ std::vector<Byte> of_shared;
 Access now;
 bool watching;
 
-enum Kind { READ, WRITE, ATOMIC, VOLATILE_READ };
-
 [[noreturn]] void stop(const char* what, Kind kind, uintptr_t address, const void* code,
                        const Access* other) {
-  static const char* const KINDS[] = {"read", "write", "atomic", "volatile read"};
+  static const char* const KINDS[] = {"read", "write", "atomic", "volatile read",
+                                      "volatile write"};
   static char place[96], message[512], whom[64];
   watching = false;
   snprintf(place, sizeof place, "address %#zx", size_t(address));
@@ -100,13 +101,13 @@ void note(Access& last, bool atomic) {
 void visit(Byte& byte, uintptr_t address, Kind kind, bool in_shared, const void* code) {
   if (in_shared && kind != WRITE && !byte.write.set)
     stop("uninitialised shared memory", kind, address, code, nullptr);
-  const bool relaxed = kind == ATOMIC || kind == VOLATILE_READ;
+  const bool relaxed = kind >= ATOMIC, writes = kind != READ && kind != VOLATILE_READ;
   if (conflict(byte.write) && !(relaxed && byte.write.atomic))
     stop("race", kind, address, code, &byte.write);
-  if ((kind == WRITE || kind == ATOMIC) && conflict(byte.read))
+  if (writes && conflict(byte.read))
     stop("race", kind, address, code, &byte.read);
   if (kind == READ) note(byte.read, false);
-  if (kind == WRITE || kind == ATOMIC) note(byte.write, kind == ATOMIC);
+  if (writes) note(byte.write, relaxed);
 }
 
 bool inside(uintptr_t address, size_t bytes, uintptr_t begin, uintptr_t size) {
@@ -145,7 +146,7 @@ void touch(const volatile void* pointer, size_t bytes, Kind kind, size_t alignme
 }  // namespace
 
 // ---- called by the host ----
-extern "C" __attribute__((visibility("default"))) void voxseg_race_watch(
+extern "C" __attribute__((visibility("default"))) void voxseg_watch_arguments(
     void* begin, uint64_t bytes, int count, const uint64_t* places, const uint64_t* sizes,
     const int* tensors) {
   arena = uintptr_t(begin), arena_bytes = bytes;
@@ -158,61 +159,18 @@ extern "C" __attribute__((visibility("default"))) void voxseg_race_watch(
 
 // ---- called by shim.h ----
 extern "C" {
-void voxseg_race_stacks(void* begin, size_t bytes) {
+void voxseg_watch_stacks(void* begin, size_t bytes) {
   stacks = uintptr_t(begin), stacks_bytes = bytes;
 }
-void voxseg_race_block(unsigned block, void* begin, size_t bytes) {
+void voxseg_watch_block(unsigned block, void* begin, size_t bytes) {
   now.block = block, shared = uintptr_t(begin), shared_bytes = bytes;
   of_shared.assign(bytes, Byte());
 }
-void voxseg_race_resume(unsigned thread, unsigned epoch, unsigned step) {
+void voxseg_watch_resume(unsigned thread, unsigned epoch, unsigned step) {
   now.thread = uint16_t(thread), now.epoch = epoch, now.step = step;
   watching = true;
 }
-void voxseg_race_pause() { watching = false; }
-void voxseg_race_atomic(void* address, size_t bytes, const void* code) {
-  touch(address, bytes, ATOMIC, bytes, code);
+void voxseg_watch_pause() { watching = false; }
 }
 
-// ---- called by instrumented code ----
-#define CALLER __builtin_return_address(0)
-#define ACCESSES(n)                                                                       \
-  void __tsan_read##n(void* p) { touch(p, n, READ, n, CALLER); }                          \
-  void __tsan_write##n(void* p) { touch(p, n, WRITE, n, CALLER); }                        \
-  void __tsan_unaligned_read##n(void* p) { touch(p, n, READ, 1, CALLER); }                \
-  void __tsan_unaligned_write##n(void* p) { touch(p, n, WRITE, 1, CALLER); }              \
-  void __tsan_volatile_read##n(void* p) { touch(p, n, VOLATILE_READ, n, CALLER); }        \
-  void __tsan_volatile_write##n(void* p) { touch(p, n, ATOMIC, n, CALLER); }              \
-  void __tsan_unaligned_volatile_read##n(void* p) { touch(p, n, VOLATILE_READ, 1, CALLER); } \
-  void __tsan_unaligned_volatile_write##n(void* p) { touch(p, n, ATOMIC, 1, CALLER); }    \
-  void __tsan_read_write##n(void* p) {                                                    \
-    touch(p, n, READ, n, CALLER);                                                         \
-    touch(p, n, WRITE, n, CALLER);                                                        \
-  }
-ACCESSES(1)
-ACCESSES(2)
-ACCESSES(4)
-ACCESSES(8)
-ACCESSES(16)
-void __tsan_read_range(void* p, size_t n) { touch(p, n, READ, 1, CALLER); }
-void __tsan_write_range(void* p, size_t n) { touch(p, n, WRITE, 1, CALLER); }
-void* __tsan_memset(void* to, int value, size_t n) {
-  touch(to, n, WRITE, 1, CALLER);
-  return memset(to, value, n);
-}
-void* __tsan_memcpy(void* to, const void* from, size_t n) {
-  touch(from, n, READ, 1, CALLER);
-  touch(to, n, WRITE, 1, CALLER);
-  return memcpy(to, from, n);
-}
-void* __tsan_memmove(void* to, const void* from, size_t n) {
-  touch(from, n, READ, 1, CALLER);
-  touch(to, n, WRITE, 1, CALLER);
-  return memmove(to, from, n);
-}
-void __tsan_init() {}
-void __tsan_func_entry(void*) {}
-void __tsan_func_exit() {}
-void __tsan_vptr_update(void**, void*) {}
-void __tsan_vptr_read(void**) {}
-}
+#include "accesses.h"

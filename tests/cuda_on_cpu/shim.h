@@ -32,13 +32,13 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
 };
 
-#ifdef VOXSEG_RACE
-// The other side is racecheck.cpp.
+#ifdef VOXSEG_WATCH
+// The other side is racecheck.cpp or meter.cpp.
 extern "C" {
-void voxseg_race_stacks(void* begin, size_t bytes);
-void voxseg_race_block(unsigned block, void* shared, size_t bytes);
-void voxseg_race_resume(unsigned thread, unsigned epoch, unsigned step);
-void voxseg_race_pause();
+void voxseg_watch_stacks(void* begin, size_t bytes);
+void voxseg_watch_block(unsigned block, void* shared, size_t bytes);
+void voxseg_watch_resume(unsigned thread, unsigned epoch, unsigned step);
+void voxseg_watch_pause();
 }
 #endif
 
@@ -117,8 +117,8 @@ inline void give_way(State state) {
 inline std::string at(int line) { return " (line " + std::to_string(line) + ")"; }
 // Ends the launch: what a fiber leaves on its stack is never unwound, kernels own nothing.
 [[noreturn]] inline void fail(const char* what, int line = 0) {
-#ifdef VOXSEG_RACE
-  voxseg_race_pause();
+#ifdef VOXSEG_WATCH
+  voxseg_watch_pause();
 #endif
   const std::string message = line ? what + at(line) : what;
   if (!in_fiber) throw std::runtime_error(message);
@@ -237,12 +237,12 @@ inline void run_fibers(std::vector<unsigned>& order) {
     for (unsigned i : order) {
       if (fibers[i].state != READY) continue;
       set_thread(i);
-#ifdef VOXSEG_RACE
-      voxseg_race_resume(i, epoch, fibers[i].step);
+#ifdef VOXSEG_WATCH
+      voxseg_watch_resume(i, epoch, fibers[i].step);
 #endif
       change(scheduler, fibers[i].context);
-#ifdef VOXSEG_RACE
-      voxseg_race_pause();
+#ifdef VOXSEG_WATCH
+      voxseg_watch_pause();
 #endif
       ran = true;
       if (!failure.empty()) break;
@@ -318,8 +318,8 @@ inline void run_grid(size_t shared_bytes, bool with_fibers) {
   for (unsigned i : blocks) {
     block_index = {i % grid_size.x, i / grid_size.x % grid_size.y,
                    i / (grid_size.x * grid_size.y)};
-#ifdef VOXSEG_RACE
-    voxseg_race_block(i, shared_memory + MARGIN, shared_bytes);
+#ifdef VOXSEG_WATCH
+    voxseg_watch_block(i, shared_memory + MARGIN, shared_bytes);
 #endif
     run_block(with_fibers, shared_bytes, threads);
     if (!failure.empty()) return;
@@ -335,15 +335,15 @@ const char* launch(const unsigned* grid, unsigned block, size_t shared_bytes, bo
   thread_body = Call<kernel>::thread;
   grid_size = {grid[0], grid[1], grid[2]}, block_size = {block, 1, 1};
   num_threads = block, random_state = seed, failure.clear();
-#ifdef VOXSEG_RACE
+#ifdef VOXSEG_WATCH
   with_fibers = true;
-  voxseg_race_stacks(stacks, MOST_THREADS * STACK_BYTES);
+  voxseg_watch_stacks(stacks, MOST_THREADS * STACK_BYTES);
 #endif
   CrashGuard guard;
   if (int signal = sigsetjmp(crash, 1)) {
     failure = signal == SIGFPE ? "a division by zero" : "a wild access ends in a crash";
-#ifdef VOXSEG_RACE
-    voxseg_race_pause();
+#ifdef VOXSEG_WATCH
+    voxseg_watch_pause();
 #endif
   } else {
     try {
@@ -363,6 +363,6 @@ const char* launch(const unsigned* grid, unsigned block, size_t shared_bytes, bo
 
 }  // namespace voxseg
 
-#ifdef VOXSEG_RACE
+#ifdef VOXSEG_WATCH
 extern "C" void voxseg_stop(const char* message) { voxseg::fail(message); }
 #endif

@@ -132,9 +132,9 @@ def run(kernels, kind, name):
         torch.testing.assert_close(out, pairs if kind == "neighbours" else x.sum()[None])
 
 
-def run_orders(kernels, kind, name, race):
+def run_orders(kernels, kind, name, mode):
     for seed in range(4):
-        run(kernels(seed=seed, race=race), kind, name)
+        run(kernels(seed=seed, mode=mode), kind, name)
 
 
 @pytest.fixture(scope="module")
@@ -142,19 +142,19 @@ def kernels(cuda_on_cpu, text):
     return functools.partial(cuda_on_cpu.HostKernels, text)
 
 
-@pytest.mark.parametrize("race", [False, True], ids=["plain", "race"])
+@pytest.mark.parametrize("mode", ["plain", "race"])
 @pytest.mark.parametrize("kind", SOURCE)
-def test_right_kernel_is_clean(kernels, kind, race):
-    run_orders(kernels, kind, kind, race)
+def test_right_kernel_is_clean(kernels, kind, mode):
+    run_orders(kernels, kind, kind, mode)
 
 
 @pytest.mark.parametrize("bug", [bug for bug, row in BUGS.items() if row[3]])
 def test_values_tell(kernels, bug):
     with pytest.raises(AssertionError):
-        run_orders(kernels, BUGS[bug][0], mutant(bug), race=False)
+        run_orders(kernels, BUGS[bug][0], mutant(bug), mode="plain")
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_race_mode_tells(cuda_on_cpu, kernels, bug):
     with pytest.raises(cuda_on_cpu.LaunchError, match=BUGS[bug][4]):
-        run_orders(kernels, BUGS[bug][0], mutant(bug), race=True)
+        run_orders(kernels, BUGS[bug][0], mutant(bug), mode="race")

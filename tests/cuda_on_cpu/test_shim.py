@@ -101,12 +101,12 @@ def text(prelude):
     return prelude + SOURCE.replace("KERNEL", 'extern "C" __global__ void')
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "race"])
+@pytest.fixture(params=["plain", "race"])
 def host(cuda_on_cpu, text, request):
     """Make the kernels above ready, in both modes."""
 
     def make(seed=0, real=torch.float32):
-        return cuda_on_cpu.HostKernels(text, seed=seed, race=request.param, real=real)
+        return cuda_on_cpu.HostKernels(text, seed=seed, mode=request.param, real=real)
 
     return make
 
@@ -253,7 +253,7 @@ def test_undefined_behaviour_is_refused(host, cuda_on_cpu, kernel, message, seed
 
 
 def test_race_check_remembers_all_readers(cuda_on_cpu, text):
-    kernels = cuda_on_cpu.HostKernels(text, race=True)
+    kernels = cuda_on_cpu.HostKernels(text, mode="race")
     with pytest.raises(cuda_on_cpu.LaunchError, match="race: write of argument out"):
         kernels("last_writes", (1,), 64, [torch.zeros(1, dtype=torch.int32)])
 

@@ -191,7 +191,7 @@ def test_no_race_and_no_access_out_of_bounds(shape, channels, masked, rng, cuda_
     settings = SlicSettings(
         compactness=0.1, spacing=(1.5, 1.0, 0.8), n_segments=9, iterations=2, sigma_mm=0.8
     )
-    with cuda_on_cpu.on_cpu(seed=4, race=True):
+    with cuda_on_cpu.on_cpu(seed=4, mode="race"):
         labels = on_tensors(image, mask, settings)
     np.testing.assert_array_equal(labels, slic_array(image, mask, settings))
 
@@ -249,7 +249,7 @@ def test_a_planted_bug_is_found(bug, rng, cuda_on_cpu):
         np.testing.assert_array_equal(merge_small(torch.from_numpy(noise), least), merged)
 
     with (
-        cuda_on_cpu.on_cpu(seed=2, race=race, mutate=(old, new)),
+        cuda_on_cpu.on_cpu(seed=2, mode="race" if race else "plain", mutate=(old, new)),
         # A LaunchError is one; but a bug that no compiler takes is not found.
         pytest.raises(AssertionError, match=r"^(?!.*cannot build)"),
     ):

@@ -156,7 +156,7 @@ def test_no_schedule_changes_a_bit(cuda_on_cpu):
 @pytest.mark.parametrize("shape", [(9, 5, 33), (9, 5, 40), (5, 70)], ids=str)
 def test_no_race_and_no_access_out_of_bounds(shape, channels_last, dtype, cuda_on_cpu):
     features, labels, K = case(shape, "regions", C=5, dtype=dtype, channels_last=channels_last)
-    with cuda_on_cpu.on_cpu(seed=1, race=True):
+    with cuda_on_cpu.on_cpu(seed=1, mode="race"):
         for _ in range(2):
             values, winners = cuda.superpixel_max(features, labels, K)
         cuda.superpixel_mean(features, labels, K)
@@ -211,8 +211,8 @@ def test_a_planted_bug_is_found(name, cuda_on_cpu, monkeypatch):
     monkeypatch.setattr(cuda, "_ENOUGH_BLOCKS", 1)
     features, labels, K = case((9, 5, 33), "regions", C=C, B=1)
     messages = []
-    for race in (True, False):
-        with cuda_on_cpu.on_cpu(seed=2, race=race, mutate=(old, new)):
+    for mode in ("race", "plain"):
+        with cuda_on_cpu.on_cpu(seed=2, mode=mode, mutate=(old, new)):
             try:
                 _check_all(features, labels.clone(), K)
             except AssertionError as error:  # LaunchError is one
@@ -225,7 +225,7 @@ def test_a_planted_bug_is_found(name, cuda_on_cpu, monkeypatch):
 def test_without_a_planted_bug_nothing_is_found(cuda_on_cpu, monkeypatch):
     monkeypatch.setattr(cuda, "_ENOUGH_BLOCKS", 1)
     features, labels, K = case((9, 5, 33), "regions", C=40, B=1)
-    with cuda_on_cpu.on_cpu(seed=2, race=True):
+    with cuda_on_cpu.on_cpu(seed=2, mode="race"):
         _check_all(features, labels, K)
 
 
