@@ -55,11 +55,27 @@ __device__ __forceinline__ real from_float(float value) {
 }
 #endif
 
-// Order-preserving map of a float to an integer. Both zeros are one value; NaN is above all.
-__device__ __forceinline__ u32 order_key(float value) {
-  if (value != value) return 0xffffffffu;
+#define INFINITE __uint_as_float(0x7f800000u)
+
+// The larger of two numbers, NaN if one of them is; of two zeros, either.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a >= b || a != a ? a : b;
+#endif
+}
+
+// Order-preserving map of a number to an integer. Both zeros are one value.
+__device__ __forceinline__ u32 number_key(float value) {
   u32 bits = __float_as_uint(value + 0.f);
-  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return bits ^ (u32(int(bits) >> 31) | 0x80000000u);
+}
+// The same for every float: NaN is above all.
+__device__ __forceinline__ u32 order_key(float value) {
+  return value != value ? 0xffffffffu : number_key(value);
 }
 // A maximum as one key: the value above the inverted index, so that of equals the lowest index wins.
 __device__ __forceinline__ u64 max_key(float value, u32 voxel) {

@@ -5,8 +5,6 @@
 // and all sums are of integers, so the order of threads cannot change a bit of the labels.
 // A volume (Z, Y, X) has less than 2^31 voxels.
 
-#define INF __uint_as_float(0x7f800000u)
-
 #define MOST_DEPTH 8
 #define MOST_PLANE 256
 #define NEIGHBOURS 27
@@ -138,7 +136,7 @@ __device__ __forceinline__ void find_nearest(
   float value[DEPTH];
 #pragma unroll
   for (int v = 0; v < DEPTH; ++v) {
-    value[v] = v < depth ? image[column + v * plane] : INF;
+    value[v] = v < depth ? image[column + v * plane] : INFINITE;
     best[v] = NOTHING;
   }
   for (int q = 0; q < work->count; ++q) {
@@ -155,7 +153,7 @@ __device__ __forceinline__ void find_nearest(
       for (int c = 1; c < channels; ++c) {
 #pragma unroll
         for (int v = 0; v < DEPTH; ++v) {
-          float e = (v < depth ? image[c * voxels + column + v * plane] : INF) - other[c];
+          float e = (v < depth ? image[c * voxels + column + v * plane] : INFINITE) - other[c];
           distance[v] += e * e;
         }
       }
@@ -365,6 +363,6 @@ extern "C" __global__ void __launch_bounds__(256) slic_move(
       double scale = field < 4 ? 1.0 : double(levels);
       centre[field - 1] = float(double(sum) / (double(count) * scale));
     }
-    if (lane == 0 && field == 0 && count == 0 && reach == 0) centre[0] = INF - INF;
+    if (lane == 0 && field == 0 && count == 0 && reach == 0) centre[0] = INFINITE - INFINITE;
   }
 }

@@ -4,8 +4,6 @@
 // Launched by voxseg/ops/cuda/slic_image.py. Operations come in the order of NumPy's and SciPy's on
 // the CPU. A volume (Z, Y, X) has less than 2^31 voxels.
 
-#define INFINITY_BITS 0x7f800000u
-
 template <typename T>
 __device__ __forceinline__ void scale(
     const T* image, const unsigned char* mask, float* scaled, double low, double factor, int voxels
@@ -13,7 +11,7 @@ __device__ __forceinline__ void scale(
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= voxels) return;
   bool inside = mask == nullptr || mask[i];
-  scaled[i] = inside ? float((double(image[i]) - low) * factor) : __uint_as_float(INFINITY_BITS);
+  scaled[i] = inside ? float((double(image[i]) - low) * factor) : INFINITE;
 }
 
 // One thread = one voxel of a channel: (value - low) * factor, infinity off the mask.

@@ -19,13 +19,9 @@
 #define TILE 2048
 #define THREADS 256
 #define WARPS (THREADS / 32)
-#define ROUND 4  // channels of a tile in shared memory at once
-#define RUN 8    // consecutive voxels that one thread merges before it uses an atomic
+#define ROUND (16 / int(sizeof(real)))  // channels of a tile in shared memory at once
+#define AHEAD 8  // loads of a thread that are on their way at once
 #define FULL 0xffffffffu
-
-__device__ __forceinline__ int key_voxel(u64 key) {
-  return key ? int(0xffffffffu - u32(key)) : -1;
-}
 
 // Where a tile lies, and where a voxel of it lies in its image. Tiles are powers of two a side:
 // an offset in a tile is (z, y, x) in 11 bits.
@@ -56,154 +52,275 @@ __device__ __forceinline__ Tile make_tile(int index, int depth, int height, int 
   return {z, y, (index % across) << x_bits, depth, height, width, y_bits, x_bits};
 }
 
+// What a lane has of a row, from the place `begin` on. Places count the tile's sorted voxels: they
+// rise with the voxel's index, so that the first of equals is the lowest.
 struct Sum {
   typedef float Value;
+  typedef Sum Quick;
   float total;
-  __device__ __forceinline__ Sum() : total(0.f) {}
+  __device__ __forceinline__ void start(int) { total = 0.f; }
   __device__ __forceinline__ void add(float value, int) { total += value; }
-  __device__ __forceinline__ Value finish(const Tile&) const { return total; }
+  __device__ __forceinline__ bool is_lost() const { return false; }
+  __device__ __forceinline__ Value finish() const { return total; }
   static __device__ __forceinline__ Value join(Value a, Value b) { return a + b; }
+  static __device__ __forceinline__ int winner(Value) { return 0; }
+  static __device__ __forceinline__ Value number(Value value, u32) { return value; }
 };
 
+// A maximum as a key, the value above the inverted place; of equal values the first place wins.
 struct Max {
   typedef u64 Value;
   u32 key;
-  int offset;
-  __device__ __forceinline__ Max() : key(0), offset(-1) {}
-  // Offsets come in rising order, so that the first of equals stays.
+  int place;
+  __device__ __forceinline__ void start(int begin) { key = 0, place = begin; }
   __device__ __forceinline__ void add(float value, int at) {
     u32 other = order_key(value);  // above 0, whatever the value
-    if (other > key) {
-      key = other;
-      offset = at;
-    }
+    place = other > key ? at : place;
+    key = max(key, other);
   }
-  __device__ __forceinline__ Value finish(const Tile& tile) const {
-    return offset < 0 ? 0 : u64(key) << 32 | (0xffffffffu - tile.voxel(offset));
-  }
+  __device__ __forceinline__ bool is_lost() const { return false; }
+  __device__ __forceinline__ Value finish() const { return u64(key) << 32 | u32(~place); }
   static __device__ __forceinline__ Value join(Value a, Value b) { return a > b ? a : b; }
+
+  // The same without keys, which cost more instructions a voxel than memory leaves time for. It is
+  // lost where there is a NaN: then all is done again by keys.
+  struct Quick {
+    float best;
+    int place;
+    __device__ __forceinline__ void start(int begin) { best = -INFINITE, place = begin; }
+    __device__ __forceinline__ void add(float value, int at) {
+      place = value > best ? at : place;
+      best = max_or_nan(best, value);
+    }
+    __device__ __forceinline__ bool is_lost() const { return best != best; }
+    __device__ __forceinline__ Value finish() const {
+      return u64(number_key(best)) << 32 | u32(~place);
+    }
+  };
+
+  // The winner's place, and the key with its voxel for it.
+  static __device__ __forceinline__ int winner(Value value) { return int(~u32(value)); }
+  static __device__ __forceinline__ Value number(Value value, u32 voxel) {
+    return value >> 32 << 32 | u32(~voxel);
+  }
 };
 
-// Rows of a tile lie 32 floats apart, so that the stretches of a superpixel would meet in the same
-// banks: the upper bits of x are mixed with the row. The map is its own inverse within a row.
-__device__ __forceinline__ int mixed(int offset) { return offset ^ ((offset >> 5 & 3) << 3); }
+// One voxel in shared memory: the values of ROUND channels in 16 bytes, so that one access has them.
+union Pack {
+  uint4 raw;
+  real value[ROUND];
+};
 
-// Reading a tile: every thread takes vectors of 16 bytes at the same places in each channel, into
-// registers first, so that the next round is on its way while this one is reduced.
-struct Reader {
+// Where a voxel of a tile lies in shared memory. Eight voxels are as wide as its banks; threads that
+// write vectors are four or eight apart, so the upper bits of x are mixed with the lower ones. The
+// map is its own inverse.
+__device__ __forceinline__ int mixed(int offset) { return offset ^ (offset >> 3 & 7); }
+
+// Rounds of channels of an image, read in vectors of 16 bytes: every thread takes them at the same
+// places in each channel, into registers first, so that the next round is on its way while this one
+// is reduced.
+struct VectorReader {
   static const int PER = 16 / int(sizeof(real));
   static const int STEPS = TILE / (THREADS * PER);
-  int offset[STEPS];
+  const real* image;
+  i64 voxels;
+  int end;  // of the channels
   u32 voxel[STEPS];
-  bool is_inside[STEPS];
   uint4 ahead[ROUND * STEPS];
 
-  __device__ __forceinline__ Reader(const Tile& tile) {
+  // What is outside of the image is read from its first voxel, and not used.
+  __device__ __forceinline__ VectorReader(const Tile& tile, const real* image, i64 voxels, int end)
+      : image(image), voxels(voxels), end(end) {
 #pragma unroll
-    for (int s = 0; s < STEPS; ++s) {
-      offset[s] = (s * THREADS + threadIdx.x) * PER;
-      voxel[s] = tile.voxel(offset[s]);
-      is_inside[s] = tile.holds(offset[s]);
-    }
+    for (int s = 0; s < STEPS; ++s) voxel[s] = tile.holds(place(s)) ? tile.voxel(place(s)) : 0;
   }
+  __device__ __forceinline__ int place(int s) const { return (s * THREADS + threadIdx.x) * PER; }
+
   // Behind the last channel it is read again, so that a round is always whole.
-  __device__ __forceinline__ void fetch(const real* image, i64 voxels, int channel, int end) {
+  __device__ __forceinline__ void fetch(int channel) {
+    const real* source = image + channel * voxels;
 #pragma unroll
     for (int q = 0; q < ROUND; ++q) {
-      const real* source = image + i64(channel + q < end ? channel + q : end - 1) * voxels;
 #pragma unroll
       for (int s = 0; s < STEPS; ++s)
-        if (is_inside[s])
-          ahead[q * STEPS + s] = *reinterpret_cast<const uint4*>(source + voxel[s]);
+        ahead[q * STEPS + s] = *reinterpret_cast<const uint4*>(source + voxel[s]);
+      if (channel + q + 1 < end) source += voxels;
     }
   }
-  __device__ __forceinline__ void store(float* staged) const {
+  __device__ __forceinline__ void store(int, uint4* staged) const {
 #pragma unroll
-    for (int q = 0; q < ROUND; ++q)
+    for (int s = 0; s < STEPS; ++s) {
 #pragma unroll
-      for (int s = 0; s < STEPS; ++s) {
-        if (!is_inside[s]) continue;
-        const real* values = reinterpret_cast<const real*>(&ahead[q * STEPS + s]);
-        float* out = staged + q * TILE + mixed(offset[s]);  // groups of 8 stay together
+      for (int v = 0; v < PER; ++v) {
+        Pack pack;
 #pragma unroll
-        for (int v = 0; v < PER; ++v) out[v] = to_float(values[v]);
+        for (int q = 0; q < ROUND; ++q)
+          pack.value[q] = reinterpret_cast<const real*>(&ahead[q * STEPS + s])[v];
+        staged[mixed(place(s)) ^ v] = pack.raw;
       }
+    }
   }
 };
 
 // The same one by one, where rows do not begin at multiples of 16 bytes.
-__device__ __forceinline__ void copy_tile(const real* image, i64 voxels, int channel, int end,
-                                          const Tile& tile, float* staged) {
-  for (int i = threadIdx.x; i < TILE; i += THREADS) {
-    if (!tile.holds(i)) continue;
-    const real* source = image + tile.voxel(i);
+struct PlainReader {
+  const Tile& tile;
+  const real* image;
+  i64 voxels;
+  int end;
+
+  __device__ __forceinline__ PlainReader(const Tile& tile, const real* image, i64 voxels, int end)
+      : tile(tile), image(image), voxels(voxels), end(end) {}
+  __device__ __forceinline__ void fetch(int) {}
+  __device__ __forceinline__ void store(int channel, uint4* staged) const {
+    for (int i = threadIdx.x; i < TILE; i += THREADS) {
+      if (!tile.holds(i)) continue;
+      const real* source = image + channel * voxels + tile.voxel(i);
+      Pack pack;
 #pragma unroll
-    for (int q = 0; q < ROUND; ++q)
-      staged[q * TILE + mixed(i)] =
-          to_float(source[i64(channel + q < end ? channel + q : end - 1) * voxels]);
+      for (int q = 0; q < ROUND; ++q) {
+        pack.value[q] = *source;
+        if (channel + q + 1 < end) source += voxels;
+      }
+      staged[mixed(i)] = pack.raw;
+    }
+  }
+};
+
+// Reduce what a lane has of a row: the places from `begin` on, 32 apart. `order` holds where each
+// lies in shared memory, in bytes, and 32 more that are looked up but not used.
+// Gives whether the values are right.
+template <class State, class Value>
+__device__ __forceinline__ bool reduce_staged(const uint4* staged, const u16* order, int begin,
+                                              int end, Value* value) {
+  State state[ROUND];
+#pragma unroll
+  for (int q = 0; q < ROUND; ++q) state[q].start(begin);
+  int at = order[begin];
+#pragma unroll 1  // more would take registers from the loads that are on their way
+  for (int j = begin; j < end; j += 32) {
+    Pack pack;
+    pack.raw = *reinterpret_cast<const uint4*>(reinterpret_cast<const unsigned char*>(staged) + at);
+    at = order[j + 32];  // on its way while this one is reduced
+#pragma unroll
+    for (int q = 0; q < ROUND; ++q) state[q].add(to_float(pack.value[q]), j);
+  }
+  bool is_lost = false;
+#pragma unroll
+  for (int q = 0; q < ROUND; ++q) {
+    is_lost |= state[q].is_lost();
+    value[q] = state[q].finish();
+  }
+  return !is_lost;
+}
+
+// Reduce ROUND values over the 32 lanes: lanes give away the channels that they do not keep, until
+// each has one. Afterwards lane q * (32 / ROUND) holds the result of value q.
+template <class Op>
+__device__ __forceinline__ typename Op::Value join_lanes(typename Op::Value* value, int lane) {
+  int step = 16;
+#pragma unroll
+  for (int half = ROUND / 2; half; half /= 2, step /= 2) {
+    bool upper = lane & step;
+#pragma unroll
+    for (int q = 0; q < half; ++q) {
+      typename Op::Value keep = upper ? value[q + half] : value[q];
+      typename Op::Value give = upper ? value[q] : value[q + half];
+      value[q] = Op::join(keep, __shfl_xor_sync(FULL, give, step));
+    }
+  }
+  for (; step; step /= 2) value[0] = Op::join(value[0], __shfl_xor_sync(FULL, value[0], step));
+  return value[0];
+}
+
+// The rows of a tile: where each begins and ends among its places.
+struct Rows {
+  const u16 *start, *stop;
+  int number;
+  // As end << 16 | begin; 0 behind the last.
+  __device__ __forceinline__ u32 find(int row) const {
+    return row < number ? u32(stop[row]) << 16 | start[row] : 0;
+  }
+};
+
+// Channels `begin` to `end` of a tile, ROUND at once; one warp takes a row. `partial` begins with
+// the tile's first row.
+template <class Op, class Reader>
+__device__ __forceinline__ void reduce_rounds(Reader reader, const Tile& tile, const Rows& rows,
+                                              uint4* staged, const u16* order,
+                                              typename Op::Value* partial, int channels, int begin) {
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  // Each lane holds one of the warp's first rows: caches would lose them between two rounds.
+  u32 held = rows.find(warp + lane * WARPS);
+  reader.fetch(begin);
+  for (int channel = begin; channel < reader.end; channel += ROUND) {
+    __syncthreads();  // the last round has been read
+    reader.store(channel, staged);
+    __syncthreads();  // this one is there
+    if (channel + ROUND < reader.end) reader.fetch(channel + ROUND);
+    for (int row = warp; row < rows.number; row += WARPS) {
+      u32 stretch = __shfl_sync(FULL, held, row / WARPS);
+      if (__builtin_expect(row >= 32 * WARPS, 0)) stretch = rows.find(row);
+      int row_begin = int(stretch & 0xffff) + lane, row_end = int(stretch >> 16);
+      typename Op::Value value[ROUND];
+      if (!reduce_staged<typename Op::Quick>(staged, order, row_begin, row_end, value))
+        reduce_staged<Op>(staged, order, row_begin, row_end, value);
+      typename Op::Value joined = join_lanes<Op>(value, lane);
+      int mine = channel + lane / (32 / ROUND);
+      if (lane % (32 / ROUND) == 0 && mine < reader.end) {
+        int offset = mixed(order[Op::winner(joined)] / int(sizeof(uint4)));
+        partial[i64(row) * channels + mine] = Op::number(joined, tile.voxel(offset));
+      }
+    }
   }
 }
 
-// Reduce four values over the 32 lanes with six exchanges: lanes give away the channels they do not
-// keep. Afterwards lane 8 * q holds the result of value q.
-template <class Op>
-__device__ __forceinline__ typename Op::Value join_four(typename Op::Value* value, int lane) {
-  typedef typename Op::Value Value;
-  bool upper = lane & 16;
-  Value keep0 = upper ? value[2] : value[0], keep1 = upper ? value[3] : value[1];
-  Value give0 = upper ? value[0] : value[2], give1 = upper ? value[1] : value[3];
-  keep0 = Op::join(keep0, __shfl_xor_sync(FULL, give0, 16));
-  keep1 = Op::join(keep1, __shfl_xor_sync(FULL, give1, 16));
-  upper = lane & 8;
-  Value keep = upper ? keep1 : keep0, give = upper ? keep0 : keep1;
-  keep = Op::join(keep, __shfl_xor_sync(FULL, give, 8));
-  for (int step = 4; step; step >>= 1) keep = Op::join(keep, __shfl_xor_sync(FULL, keep, step));
-  return keep;
-}
-
-// Pass 1, channels first: one block a tile, one warp a row, four channels a round.
+// Pass 1, channels first: one block a tile.
 template <class Op>
 __device__ __forceinline__ void reduce_tile(const real* features, const u16* offsets,
                                             const int* base, const u16* start, const u16* stop,
                                             typename Op::Value* partial, int channels,
                                             int block_channels, int tiles, int depth, int height,
                                             int width, int y_bits, int x_bits, int vectors) {
-  SHARED(float, staged);
-  u16* order = reinterpret_cast<u16*>(staged + ROUND * TILE);
-  int image = blockIdx.x / tiles, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  SHARED(uint4, staged);
+  u16* order = reinterpret_cast<u16*>(staged + TILE);
   Tile tile = make_tile(blockIdx.x % tiles, depth, height, width, y_bits, x_bits);
+  for (int i = threadIdx.x; i < TILE; i += THREADS)
+    order[i] = u16(mixed(offsets[i64(blockIdx.x) * TILE + i]) * int(sizeof(uint4)));
+  if (threadIdx.x < 32) order[TILE + threadIdx.x] = 0;
+  int first = base[blockIdx.x];
+  Rows rows = {start + first, stop + first, base[blockIdx.x + 1] - first};
   i64 voxels = i64(depth) * height * width;
-  int first = base[blockIdx.x], rows = base[blockIdx.x + 1] - first;
+  const real* image = features + i64(blockIdx.x / tiles) * channels * voxels;
+  partial += i64(first) * channels;
   int begin = blockIdx.y * block_channels;
   int end = begin + block_channels < channels ? begin + block_channels : channels;
-  for (int i = threadIdx.x; i < TILE; i += THREADS) order[i] = offsets[i64(blockIdx.x) * TILE + i];
-  const real* own = features + i64(image) * channels * voxels;
-  Reader reader(tile);
-  if (vectors) reader.fetch(own, voxels, begin, end);
-  for (int channel = begin; channel < end; channel += ROUND) {
-    __syncthreads();  // the last round has been read
-    if (vectors)
-      reader.store(staged);
-    else
-      copy_tile(own, voxels, channel, end, tile, staged);
-    __syncthreads();  // this one is there
-    if (vectors && channel + ROUND < end) reader.fetch(own, voxels, channel + ROUND, end);
-    for (int row = warp; row < rows; row += WARPS) {
-      Op best[ROUND];
-      int row_end = stop[first + row];
-      for (int j = start[first + row] + lane; j < row_end; j += 32) {
-        int offset = order[j], at = mixed(offset);
+  if (vectors)
+    reduce_rounds<Op>(VectorReader(tile, image, voxels, end), tile, rows, staged, order, partial,
+                      channels, begin);
+  else
+    reduce_rounds<Op>(PlainReader(tile, image, voxels, end), tile, rows, staged, order, partial,
+                      channels, begin);
+}
+
+// The same for one channel of a volume whose channels lie last: places are `step` apart, and
+// `voxels` holds the index of each.
+template <class State, class Value>
+__device__ __forceinline__ bool reduce_column(const real* column, const u32* voxels, int begin,
+                                              int end, int step, int channels, Value* value) {
+  State state;
+  state.start(begin);
+  for (int j = begin; j < end; j += AHEAD * step) {
+    real ahead[AHEAD];
 #pragma unroll
-        for (int q = 0; q < ROUND; ++q) best[q].add(staged[q * TILE + at], offset);
-      }
-      typename Op::Value value[ROUND];
+    for (int q = 0; q < AHEAD; ++q)
+      if (j + q * step < end) ahead[q] = column[i64(voxels[j + q * step]) * channels];
 #pragma unroll
-      for (int q = 0; q < ROUND; ++q) value[q] = best[q].finish(tile);
-      typename Op::Value joined = join_four<Op>(value, lane);
-      int mine = channel + (lane >> 3);
-      if ((lane & 7) == 0 && mine < end) partial[i64(first + row) * channels + mine] = joined;
-    }
+    for (int q = 0; q < AHEAD; ++q)
+      if (j + q * step < end) state.add(to_float(ahead[q]), j + q * step);
   }
+  *value = state.finish();
+  return !state.is_lost();
 }
 
 // Pass 1, channels last: one block a tile, one warp a row, lanes along the channels. With fewer
@@ -214,29 +331,38 @@ __device__ __forceinline__ void reduce_tile_last(const real* features, const u16
                                                  typename Op::Value* partial, int channels,
                                                  int group, int tiles, int depth, int height,
                                                  int width, int y_bits, int x_bits) {
+  SHARED(u32, voxels);
   int image = blockIdx.x / tiles, lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   Tile tile = make_tile(blockIdx.x % tiles, depth, height, width, y_bits, x_bits);
+  for (int i = threadIdx.x; i < TILE; i += THREADS)
+    voxels[i] = tile.voxel(offsets[i64(blockIdx.x) * TILE + i]);
+  __syncthreads();  // the voxels of all places are there
   const real* own = features + i64(image) * depth * height * width * channels;
-  const u16* order = offsets + i64(blockIdx.x) * TILE;
-  int first = base[blockIdx.x], rows = base[blockIdx.x + 1] - first;
-  int groups = 32 / group;
-  for (int row = warp; row < rows; row += WARPS) {
-    int row_end = stop[first + row];
-    for (int begin = 0; begin < channels; begin += group) {
-      int channel = begin + (lane & (group - 1));
-      Op best;
-      if (channel < channels)
-        for (int j = start[first + row] + lane / group; j < row_end; j += groups)
-          best.add(to_float(own[i64(tile.voxel(order[j])) * channels + channel]), order[j]);
-      typename Op::Value joined = best.finish(tile);
-      for (int step = 16; step >= group; step >>= 1)
-        joined = Op::join(joined, __shfl_xor_sync(FULL, joined, step));
-      if (lane < group && channel < channels) partial[i64(first + row) * channels + channel] = joined;
+  int first = base[blockIdx.x];
+  Rows rows = {start + first, stop + first, base[blockIdx.x + 1] - first};
+  int step = 32 / group;
+  for (int row = warp; row < rows.number; row += WARPS) {
+    u32 stretch = rows.find(row);
+    int row_begin = int(stretch & 0xffff) + lane / group, row_end = int(stretch >> 16);
+    for (int from = 0; from < channels; from += group) {
+      int channel = from + (lane & (group - 1));
+      typename Op::Value value = 0;
+      if (channel < channels) {
+        const real* column = own + channel;
+        if (!reduce_column<typename Op::Quick>(column, voxels, row_begin, row_end, step, channels,
+                                               &value))
+          reduce_column<Op>(column, voxels, row_begin, row_end, step, channels, &value);
+      }
+      for (int apart = 16; apart >= group; apart >>= 1)
+        value = Op::join(value, __shfl_xor_sync(FULL, value, apart));
+      if (lane < group && channel < channels)
+        partial[i64(first + row) * channels + channel] =
+            Op::number(value, voxels[Op::winner(value)]);
     }
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, REAL ? 3 : 4)
 sum_tiles(const real* features, const u16* offsets, const int* base, const u16* start,
           const u16* stop, float* partial, int channels, int block_channels, int tiles, int depth,
           int height, int width, int y_bits, int x_bits, int vectors) {
@@ -250,7 +376,7 @@ sum_tiles_last(const real* features, const u16* offsets, const int* base, const 
   reduce_tile_last<Sum>(features, offsets, base, start, stop, partial, channels, group, tiles,
                         depth, height, width, y_bits, x_bits);
 }
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, REAL ? 3 : 4)
 max_tiles(const real* features, const u16* offsets, const int* base, const u16* start,
           const u16* stop, u64* partial, int channels, int block_channels, int tiles, int depth,
           int height, int width, int y_bits, int x_bits, int vectors) {
@@ -263,104 +389,4 @@ max_tiles_last(const real* features, const u16* offsets, const int* base, const 
                int height, int width, int y_bits, int x_bits) {
   reduce_tile_last<Max>(features, offsets, base, start, stop, partial, channels, group, tiles,
                         depth, height, width, y_bits, x_bits);
-}
-
-// Pass 2: one block a superpixel; its warps take turns with the rows, lanes run along the channels.
-// `slots` counts the superpixels of the whole batch. Adding in double costs nothing here, and a
-// superpixel may have thousands of rows.
-extern "C" __global__ void __launch_bounds__(THREADS)
-sum_rows(const float* partial, const int* rows, const int* first, const i64* sizes, real* out,
-         int channels, int count) {
-  SHARED(double, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
-  i64 image = blockIdx.x / count, label = blockIdx.x % count;
-  for (int from = 0; from < channels; from += 32) {
-    int channel = from + lane;
-    double total = 0;
-    if (channel < channels)
-      for (int j = begin + warp; j < end; j += WARPS)
-        total += partial[i64(rows[j]) * channels + channel];
-    part[warp * 32 + lane] = total;
-    __syncthreads();
-    if (warp == 0 && channel < channels) {
-      for (int w = 1; w < WARPS; ++w) total += part[w * 32 + lane];
-      if (sizes && sizes[blockIdx.x] > 1) total /= double(sizes[blockIdx.x]);
-      out[(image * channels + channel) * count + label] = from_float(float(total));
-    }
-    __syncthreads();
-  }
-}
-
-// The value of a winner is read again, which keeps the sign of a zero and the bits of a NaN.
-__device__ __forceinline__ void write_max(u64 key, const real* features, i64 image, int channel,
-                                          i64 label, real* out, int* argmax, int channels,
-                                          int count, i64 voxels, int last) {
-  int voxel = key_voxel(key);
-  i64 at = (image * channels + channel) * count + label;
-  argmax[at] = voxel;
-  i64 from = last ? (image * voxels + voxel) * channels + channel
-                  : (image * channels + channel) * voxels + voxel;
-  out[at] = voxel < 0 ? from_float(0.f) : features[from];
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS)
-max_rows(const u64* partial, const int* rows, const int* first, const real* features, real* out,
-         int* argmax, int channels, int count, i64 voxels, int last) {
-  SHARED(u64, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
-  i64 image = blockIdx.x / count, label = blockIdx.x % count;
-  for (int from = 0; from < channels; from += 32) {
-    int channel = from + lane;
-    u64 best = 0;
-    if (channel < channels)
-      for (int j = begin + warp; j < end; j += WARPS)
-        best = Max::join(best, partial[i64(rows[j]) * channels + channel]);
-    part[warp * 32 + lane] = best;
-    __syncthreads();
-    if (warp == 0 && channel < channels) {
-      for (int w = 1; w < WARPS; ++w) best = Max::join(best, part[w * 32 + lane]);
-      write_max(best, features, image, channel, label, out, argmax, channels, count, voxels, last);
-    }
-    __syncthreads();
-  }
-}
-
-// Maxima without a plan: a thread merges RUN voxels of a channel while their label stays the same.
-// Neighbouring threads take neighbouring runs, or with channels last neighbouring channels.
-extern "C" __global__ void __launch_bounds__(THREADS)
-max_atomic(const real* features, const int* superpixels, u64* keys, int images, int channels,
-           int count, i64 voxels, int last) {
-  i64 runs = (voxels + RUN - 1) / RUN, index = i64(blockIdx.x) * THREADS + threadIdx.x;
-  if (index >= runs * channels * images) return;
-  i64 run = last ? index / channels % runs : index % runs;
-  i64 channel = last ? index % channels : index / runs % channels;
-  i64 image = index / (runs * channels);
-  const real* own = features + image * channels * voxels + (last ? channel : channel * voxels);
-  const int* labels = superpixels + image * voxels;
-  u64* table = keys + (image * channels + channel) * count;
-  i64 step = last ? channels : 1, end = run * RUN + RUN < voxels ? run * RUN + RUN : voxels;
-  int current = -1;
-  u64 best = 0;
-  for (i64 i = run * RUN; i < end; ++i) {
-    int label = labels[i];
-    if (label != current) {
-      if (u32(current) < u32(count)) atomicMax(&table[current], best);
-      current = label;
-      best = 0;
-    }
-    u64 key = max_key(to_float(own[i * step]), u32(i));
-    best = key > best ? key : best;
-  }
-  if (u32(current) < u32(count)) atomicMax(&table[current], best);
-}
-extern "C" __global__ void __launch_bounds__(THREADS)
-max_unpack(const u64* keys, const real* features, real* out, int* argmax, i64 slots, int channels,
-           int count, i64 voxels, int last) {
-  i64 index = i64(blockIdx.x) * THREADS + threadIdx.x;
-  if (index >= slots) return;
-  i64 image = index / count / channels;
-  write_max(keys[index], features, image, int(index / count % channels), index % count, out, argmax,
-            channels, count, voxels, last);
 }

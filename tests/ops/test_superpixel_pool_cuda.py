@@ -188,16 +188,19 @@ PLANTED = {
         1,
     ),
     "a row's end off by one": (
-        "int row_end = stop[first + row];",
-        "int row_end = stop[first + row] + 1;",
+        "row_end = int(stretch >> 16);",
+        "row_end = int(stretch >> 16) + 1;",
         1,
     ),
     "no bound of the tile": ("if (!tile.holds(i)) continue;", "", 1),
+    "no bound of the last channels": ("&& mine < reader.end", "", 1),
+    "channels of another voxel": ("staged[mixed(i)] = pack.raw", "staged[i] = pack.raw", 1),
+    "a NaN is not noticed": ("return best != best;", "return false;", 1),
     "no bound of a tail": ("if (begin + q < voxels) line[q]", "line[q]", 1),
     "no bound of the slots": ("if (index >= slots) return;", "", 1),
     "a lane leaves before an exchange": (
-        "Op best[ROUND];",
-        "if (start[first + row] + lane >= TILE / 32) return;\n      Op best[ROUND];",
+        "typename Op::Value value[ROUND];",
+        "if (row_begin >= TILE / 32) return;\n      typename Op::Value value[ROUND];",
         1,
     ),
 }
@@ -210,6 +213,7 @@ def test_a_planted_bug_is_found(name, cuda_on_cpu, monkeypatch):
     # One block works through all channels, as it does where there are tiles enough.
     monkeypatch.setattr(cuda, "_ENOUGH_BLOCKS", 1)
     features, labels, K = case((9, 5, 33), "regions", C=C, B=1)
+    features.view(-1)[::7] = torch.nan
     messages = []
     for mode in ("race", "plain"):
         with cuda_on_cpu.on_cpu(seed=2, mode=mode, mutate=(old, new)):
@@ -225,6 +229,7 @@ def test_a_planted_bug_is_found(name, cuda_on_cpu, monkeypatch):
 def test_without_a_planted_bug_nothing_is_found(cuda_on_cpu, monkeypatch):
     monkeypatch.setattr(cuda, "_ENOUGH_BLOCKS", 1)
     features, labels, K = case((9, 5, 33), "regions", C=40, B=1)
+    features.view(-1)[::7] = torch.nan
     with cuda_on_cpu.on_cpu(seed=2, mode="race"):
         _check_all(features, labels, K)
 

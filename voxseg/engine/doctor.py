@@ -18,7 +18,14 @@ from voxseg.ops import nvrtc
 from voxseg.ops.nvrtc import KernelError
 from voxseg.ops.superpixel_plan import plain
 
-_KERNELS = ("superpixel_pool", "superpixel_unpool", "slic_image", "slic", "slic_connectivity")
+_KERNELS = (
+    "superpixel_pool",
+    "superpixel_pool_rows",
+    "superpixel_unpool",
+    "slic_image",
+    "slic",
+    "slic_connectivity",
+)
 _OPTIONAL = {
     "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
     "highdicom": ("DICOM series in, DICOM Segmentations out", "pip install 'voxseg[dicom]'"),

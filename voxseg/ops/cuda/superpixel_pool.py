@@ -1,4 +1,4 @@
-"""Superpixel pooling on a GPU: launches ``cuda/superpixel_pool.cu`` and ``superpixel_unpool.cu``.
+"""Superpixel pooling on a GPU: launches the files of ``cuda`` that begin with the op's name.
 
 Source: Schuurmans, Berman, Blaschko, *Efficient semantic image segmentation with superpixel
 pooling*, 2018, arXiv:1806.02705, Equations 1-3.
@@ -26,11 +26,12 @@ from voxseg.ops.superpixel_plan import (
 )
 
 _OP = "superpixel_pool"
+_ROWS = "superpixel_pool_rows"
 _BACK = "superpixel_unpool"
 _THREADS = 256
 _RUN = 8  # RUN of the kernel file
-_ROUND = 4  # ROUND of the kernel file
-_TILE_BYTES = _ROUND * TILE_VOXELS * 4 + TILE_VOXELS * 2
+_PACK_BYTES = 16  # of a voxel in shared memory: ROUND channels of the kernel file
+_TILE_BYTES = TILE_VOXELS * _PACK_BYTES + (TILE_VOXELS + 32) * 2
 _ENOUGH_BLOCKS = 2048
 _MOST_GRID_Y = 65535
 
@@ -46,7 +47,7 @@ def superpixel_max(features: Tensor, superpixels: Tensor, count: int) -> tuple[T
     check_size(voxels)
     values = features.new_empty((B, C, count))
     argmax = torch.empty((B, C, count), dtype=torch.int32, device=features.device)
-    run = nvrtc.kernels(_OP, features.device, features.dtype)
+    run = nvrtc.kernels(_ROWS, features.device, features.dtype)
     tiles = find_tiles_if_worth_it(superpixels, count)
     arguments: list[nvrtc.Argument]
     if tiles is None:
@@ -58,7 +59,7 @@ def superpixel_max(features: Tensor, superpixels: Tensor, count: int) -> tuple[T
         arguments = [keys, features, values, argmax, slots, C, count, voxels, last]
         run("max_unpack", _grid(slots), _THREADS, arguments)
         return values, argmax
-    partial = _pass_1(run, "max", features, last, tiles, torch.int64)
+    partial = _pass_1("max", features, last, tiles, torch.int64)
     arguments = [partial, tiles.rows, tiles.first, features, values, argmax, C, count, voxels, last]
     run("max_rows", (B * count,), _THREADS, arguments, _THREADS * 8)
     return values, argmax
@@ -127,19 +128,18 @@ def _sum(features: Tensor, tiles: Tiles, count: int, sizes: Tensor | None) -> Te
     features, last = _laid_out(features)
     B, C = features.shape[:2]
     out = features.new_empty((B, C, count))
-    run = nvrtc.kernels(_OP, features.device, features.dtype)
-    partial = _pass_1(run, "sum", features, last, tiles, torch.float32)
+    run = nvrtc.kernels(_ROWS, features.device, features.dtype)
+    partial = _pass_1("sum", features, last, tiles, torch.float32)
     arguments: list[nvrtc.Argument]
     arguments = [partial, tiles.rows, tiles.first, sizes, out, C, count]
     run("sum_rows", (B * count,), _THREADS, arguments, _THREADS * 8)
     return out
 
 
-def _pass_1(
-    run: nvrtc.Kernels, op: str, features: Tensor, last: bool, tiles: Tiles, kind: torch.dtype
-) -> Tensor:
+def _pass_1(op: str, features: Tensor, last: bool, tiles: Tiles, kind: torch.dtype) -> Tensor:
     """Reduce every row of every tile; (rows, C)."""
     C = features.shape[1]
+    run = nvrtc.kernels(_OP, features.device, features.dtype)
     partial = torch.empty((tiles.rows.numel(), C), dtype=kind, device=features.device)
     number = tiles.base.numel() - 1
     arguments: list[nvrtc.Argument]
@@ -147,10 +147,10 @@ def _pass_1(
     geometry = [tiles.tiles_per_image, *tiles.shape, *tiles.bits[1:]]
     if last:
         arguments = [features, *index, partial, C, _group(C), *geometry]
-        run(f"{op}_tiles_last", (number,), _THREADS, arguments)
+        run(f"{op}_tiles_last", (number,), _THREADS, arguments, 4 * TILE_VOXELS)
         return partial
-    block_channels = _block_channels(C, number, _ROUND)
-    per = 16 // features.element_size()
+    per = _PACK_BYTES // features.element_size()
+    block_channels = _block_channels(C, number, per)
     vectors = tiles.shape[2] % per == 0 and features.data_ptr() % 16 == 0
     arguments = [features, *index, partial, C, block_channels, *geometry, vectors]
     grid = (number, -(-C // block_channels))
