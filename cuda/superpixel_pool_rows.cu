@@ -76,7 +76,7 @@ max_rows(const u64* partial, const int* rows, const int* first, const real* feat
 
 // Maxima without a plan: a thread merges RUN voxels of a channel while their label stays the same.
 // Neighbouring threads take neighbouring runs, or with channels last neighbouring channels.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 6)
 max_atomic(const real* features, const int* superpixels, u64* keys, int images, int channels,
            int count, i64 voxels, int last) {
   i64 runs = (voxels + RUN - 1) / RUN, index = i64(blockIdx.x) * THREADS + threadIdx.x;

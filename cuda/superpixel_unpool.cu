@@ -21,41 +21,51 @@ max_backward(const real* grad, const int* argmax, real* out, i64 slots, int chan
            : (image * channels + channel) * voxels + voxel] = grad[index];
 }
 
+// 16 bytes of neighbouring voxels of one channel.
+union Pack {
+  static const int SIZE = 16 / int(sizeof(real));
+  uint4 raw;
+  real value[SIZE];
+
+  // Look up what each voxel's superpixel has, 0 where there is none.
+  __device__ __forceinline__ void fill(const real* table, const int* label) {
+#pragma unroll
+    for (int q = 0; q < SIZE; ++q) {
+      value[q] = from_float(0.f);
+      if (label[q] >= 0) value[q] = table[label[q]];
+    }
+  }
+};
+
 // Unpool, channels first: a thread owns 16 bytes of neighbouring voxels and goes through the
 // channels, so that labels are read once for all of them.
 extern "C" __global__ void __launch_bounds__(THREADS)
 unpool(const real* values, const int* superpixels, real* out, int channels, int block_channels,
        int count, i64 voxels, int blocks, int vectors) {
-  const int per = 16 / int(sizeof(real));
   i64 image = blockIdx.x / blocks;
-  i64 begin = (i64(blockIdx.x % blocks) * THREADS + threadIdx.x) * per;
+  i64 begin = (i64(blockIdx.x % blocks) * THREADS + threadIdx.x) * Pack::SIZE;
   if (begin >= voxels) return;
-  int label[per];
+  int label[Pack::SIZE];
 #pragma unroll
-  for (int q = 0; q < per; ++q) {
+  for (int q = 0; q < Pack::SIZE; ++q) {
     label[q] = begin + q < voxels ? superpixels[image * voxels + begin + q] : -1;
     if (u32(label[q]) >= u32(count)) label[q] = -1;
   }
   int from = blockIdx.y * block_channels;
   int to = from + block_channels < channels ? from + block_channels : channels;
-  for (int channel = from; channel < to; ++channel) {
-    const real* table = values + (image * channels + channel) * count;
-    real* line = out + (image * channels + channel) * voxels + begin;
-    union {
-      uint4 raw;
-      real value[per];
-    } pack;
-#pragma unroll
-    for (int q = 0; q < per; ++q) {
-      if (q && label[q] == label[q - 1])
-        pack.value[q] = pack.value[q - 1];  // as for most neighbours
-      else
-        pack.value[q] = label[q] < 0 ? from_float(0.f) : table[label[q]];
-    }
-    if (vectors) {
+  const real* table = values + (image * channels + from) * count;
+  real* line = out + (image * channels + from) * voxels + begin;
+  Pack pack;
+  // Two loops: of a choice within one, NVRTC can make the single stores of both.
+  if (vectors) {
+    for (int channel = from; channel < to; ++channel, table += count, line += voxels) {
+      pack.fill(table, label);
       *reinterpret_cast<uint4*>(line) = pack.raw;
-    } else {
-      for (int q = 0; q < per; ++q)
+    }
+  } else {
+    for (int channel = from; channel < to; ++channel, table += count, line += voxels) {
+      pack.fill(table, label);
+      for (int q = 0; q < Pack::SIZE; ++q)
         if (begin + q < voxels) line[q] = pack.value[q];
     }
   }
