@@ -223,7 +223,9 @@ def _build(text: str, real: torch.dtype, mode: str) -> Path:
     """Compile a kernel file to a library in ``BUILDS``, unless it is there."""
     code, receiver = _program(text), _RECEIVERS[mode]
     if mode == "meter":  # as a GPU has it: lanes that part in a round of a loop meet in the next
-        code = re.sub(r"#pragma unroll\b.*", "#pragma GCC unroll 64", code)
+        code = re.sub(
+            r"#pragma unroll\b *(\d*)", lambda m: f"#pragma GCC unroll {m[1] or 64}\n", code
+        )
     names = ["shim.h", "intrinsics.h", *(["accesses.h", receiver] if receiver else [])]
     sources = [(HERE / name).read_text() for name in names]
     command = [*compiler(), *_FLAGS, f"-DREAL={nvrtc.REALS[real]}", "-DVOXSEG_HOST"]

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <map>
 #include <tuple>
+#include <unordered_map>
 #include <vector>
 
 extern "C" char __ehdr_start __attribute__((visibility("hidden")));
@@ -35,6 +36,11 @@ struct Range {
 };
 // An instruction: its address, what it does, to which argument, how many bytes a lane.
 typedef std::tuple<const void*, Kind, int, size_t> Instruction;
+struct Hash {
+  size_t operator()(const Instruction& i) const {
+    return size_t(std::get<0>(i)) * 31 + std::get<1>(i) * 7 + std::get<2>(i);
+  }
+};
 struct Request {
   unsigned lanes;  // those that take part
   uintptr_t address[WARP];
@@ -52,66 +58,72 @@ struct Row {
 std::vector<Range> ranges;
 uintptr_t arena, shared, shared_bytes;
 std::vector<bool> loaded, stored;  // sectors of the arena
-std::map<Instruction, Pending> pending;
+std::unordered_map<Instruction, Pending, Hash> pending;
 std::map<Instruction, Row> rows;
 unsigned thread;
 bool watching;
 
-template <class Container>
-size_t distinct(Container& values) {
-  std::sort(values.begin(), values.end());
-  return std::unique(values.begin(), values.end()) - values.begin();
-}
+// A few numbers, each kept once.
+struct Set {
+  std::array<uintptr_t, 4 * WARP> values;
+  size_t size = 0;
+  void add(uintptr_t value) { values[size++] = value; }
+  void reduce() {
+    std::sort(values.begin(), values.begin() + size);
+    size = std::unique(values.begin(), values.begin() + size) - values.begin();
+  }
+};
 
 // Turns of one access of shared memory: the most words that one bank has to give.
-int64_t wavefronts(const std::vector<uintptr_t>& addresses, size_t width) {
-  std::vector<uintptr_t> words;
-  for (uintptr_t address : addresses)
-    for (size_t byte = 0; byte < width; byte += WORD) words.push_back((address + byte) / WORD);
-  words.resize(distinct(words));
+int64_t wavefronts(const Set& addresses, size_t width) {
+  Set words;
+  for (size_t i = 0; i < addresses.size; ++i)
+    for (size_t byte = 0; byte < width; byte += WORD) words.add((addresses.values[i] + byte) / WORD);
+  words.reduce();
   std::array<int64_t, BANKS> load = {};
-  for (uintptr_t word : words) ++load[word % BANKS];
+  for (size_t i = 0; i < words.size; ++i) ++load[words.values[i] % BANKS];
   return *std::max_element(load.begin(), load.end());
 }
 
 void count_shared(Row& row, const Request& request) {
   const unsigned lanes = std::min<size_t>(WARP, BANKS * WORD / row.width);
   for (unsigned first = 0; first < WARP; first += lanes) {
-    std::vector<uintptr_t> addresses;
+    Set addresses;
     for (unsigned lane = first; lane < first + lanes; ++lane)
-      if (request.lanes >> lane & 1) addresses.push_back(request.address[lane] - shared);
+      if (request.lanes >> lane & 1) addresses.add(request.address[lane] - shared);
     row.wavefronts += wavefronts(addresses, row.width);
   }
 }
 
-void count_global(Row& row, const std::vector<uintptr_t>& addresses) {
-  std::vector<uintptr_t> sectors, lines;
-  for (uintptr_t address : addresses) {
-    sectors.push_back(address / SECTOR), lines.push_back(address / LINE);
-  }
-  sectors.resize(distinct(sectors));
-  row.sectors += sectors.size(), row.lines += distinct(lines);
+void count_global(Row& row, const Set& addresses) {
+  Set sectors, lines;
+  for (size_t i = 0; i < addresses.size; ++i)
+    sectors.add(addresses.values[i] / SECTOR), lines.add(addresses.values[i] / LINE);
+  sectors.reduce(), lines.reduce();
+  row.sectors += sectors.size, row.lines += lines.size;
   std::vector<bool>& seen = row.kind == READ ? loaded : stored;
-  for (uintptr_t sector : sectors) {
-    row.fresh += !seen[sector - arena / SECTOR];
-    seen[sector - arena / SECTOR] = true;
+  for (size_t i = 0; i < sectors.size; ++i) {
+    const uintptr_t sector = sectors.values[i] - arena / SECTOR;
+    row.fresh += !seen[sector];
+    seen[sector] = true;
   }
 }
 
 void count(Row& row, const Request& request) {
-  std::map<uintptr_t, int64_t> lanes_at;
+  Set addresses;
   for (unsigned lane = 0; lane < WARP; ++lane)
-    if (request.lanes >> lane & 1) ++lanes_at[request.address[lane]];
-  std::vector<uintptr_t> addresses;
-  int64_t most = 0;
-  for (auto [address, lanes] : lanes_at) {
-    addresses.push_back(address);
-    most = std::max(most, lanes);
+    if (request.lanes >> lane & 1) addresses.add(request.address[lane]);
+  row.requests += 1, row.lanes += addresses.size;
+  std::sort(addresses.values.begin(), addresses.values.begin() + addresses.size);
+  int64_t most = 1;
+  for (size_t i = 1, equal = 1; i < addresses.size; ++i) {
+    equal = addresses.values[i] == addresses.values[i - 1] ? equal + 1 : 1;
+    most = std::max(most, int64_t(equal));
   }
-  const int64_t bytes = addresses.size() * row.width;
+  addresses.reduce();
+  const int64_t bytes = addresses.size * row.width;
   const int64_t unit = row.tensor == SHARED_MEMORY ? BANKS * WORD : SECTOR;
-  row.requests += 1, row.lanes += __builtin_popcount(request.lanes), row.bytes += bytes;
-  row.least += (bytes + unit - 1) / unit;
+  row.bytes += bytes, row.least += (bytes + unit - 1) / unit;
   if (row.kind == ATOMIC) row.serial += most, row.deepest = std::max(row.deepest, most);
   if (row.tensor == SHARED_MEMORY)
     count_shared(row, request);
