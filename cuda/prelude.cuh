@@ -57,14 +57,66 @@ __device__ __forceinline__ real from_float(float value) {
 
 #define INFINITE __uint_as_float(0x7f800000u)
 
-// The larger of two numbers, NaN if one of them is; of two zeros, either.
-__device__ __forceinline__ float max_or_nan(float a, float b) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-  float larger;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
-  return larger;
+__device__ __forceinline__ bool is_nan(float value) { return value != value; }
+
+// A word holds one float32 or two of the smaller floats, the first in its lower half.
+#define WORD (4 / int(sizeof(real)))
+__device__ __forceinline__ float part_of(u32 word, int part) {
+#if REAL == 0
+  return __uint_as_float(word);
 #else
-  return a >= b || a != a ? a : b;
+  return to_float({u16(word >> (16 * part))});
+#endif
+}
+__device__ __forceinline__ u32 word_of(real value) {
+#if REAL == 0
+  return __float_as_uint(value);
+#else
+  return value.bits;
+#endif
+}
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= (REAL == 0 ? 800 : 900)
+#define COMPARES_WORDS 1
+#else
+#define COMPARES_WORDS 0
+#endif
+#if REAL == 0
+#define WORD_TYPE "f32"
+#define LEAST_WORD 0xff800000u  // -infinity in each part
+#elif REAL == 1
+#define WORD_TYPE "f16x2"
+#define LEAST_WORD 0xfc00fc00u
+#else
+#define WORD_TYPE "bf16x2"
+#define LEAST_WORD 0xff80ff80u
+#endif
+
+// The larger value in each part of two words, NaN if one of them is; of two zeros, either.
+__device__ __forceinline__ u32 max_or_nan(u32 a, u32 b) {
+  u32 larger = 0;
+#if COMPARES_WORDS
+  asm("max.NaN." WORD_TYPE " %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
+#else
+  u32 mask = 0xffffffffu >> (32 - 32 / WORD);
+#pragma unroll
+  for (int part = 0; part < WORD; ++part, mask <<= 16) {
+    float x = part_of(a, part), y = part_of(b, part);
+    larger |= (x >= y || is_nan(x) ? a : b) & mask;
+  }
+#endif
+  return larger;
+}
+// Put `at` in the place of each part in which `word` is larger than `best`.
+__device__ __forceinline__ void note_larger(u32 word, u32 best, int at, int* place) {
+#if COMPARES_WORDS && REAL
+  asm("{\n.reg .pred low, high;\nsetp.gt." WORD_TYPE " low|high, %2, %3;\n"
+      "selp.b32 %0, %4, %0, low;\nselp.b32 %1, %4, %1, high;\n}"
+      : "+r"(place[0]), "+r"(place[1])
+      : "r"(word), "r"(best), "r"(at));
+#else
+#pragma unroll
+  for (int part = 0; part < WORD; ++part)
+    if (part_of(word, part) > part_of(best, part)) place[part] = at;
 #endif
 }
 
@@ -75,7 +127,7 @@ __device__ __forceinline__ u32 number_key(float value) {
 }
 // The same for every float: NaN is above all.
 __device__ __forceinline__ u32 order_key(float value) {
-  return value != value ? 0xffffffffu : number_key(value);
+  return is_nan(value) ? 0xffffffffu : number_key(value);
 }
 // A maximum as one key: the value above the inverted index, so that of equals the lowest index wins.
 __device__ __forceinline__ u64 max_key(float value, u32 voxel) {

@@ -1,16 +1,14 @@
-// Superpixel pooling on the GPU: maximum, sum and mean over superpixels. The way back to voxels is in
-// superpixel_unpool.cu.
+// Superpixel pooling on the GPU, pass 1: maxima and sums of what a superpixel has in a tile. Pass 2
+// is in superpixel_pool_rows.cu, the way back to voxels in superpixel_unpool.cu.
 //
 // Source: Schuurmans, Berman, Blaschko, arXiv:1806.02705, equations 1-3; the layout of the work is
 // voxseg's own. Twins: reference/superpixel_pool.py, cpu/superpixel_pool.py; launched by
 // ops/cuda/superpixel_pool.py.
 //
-// Main path: a plan (ops/superpixel_plan.py) sorts the 2048 voxels of every tile by superpixel. The
+// A plan (ops/superpixel_plan.py) sorts the 2048 voxels of every tile by superpixel. The
 // stretch that a superpixel has in a tile is a row. Pass 1 reduces every row with one warp, by a
 // tree of fixed shape; pass 2 combines the rows of a superpixel in a fixed order. There is no
 // atomic, so a run repeats bit by bit.
-// Fallback for maxima without a plan: one 64-bit atomic maximum per run of voxels, whose result
-// does not depend on the order of threads either.
 //
 // A maximum travels as one 64-bit key: the value, mapped to an integer of the same order, above the
 // inverted voxel index. The largest key is the largest value, and of equals the lowest index.
@@ -19,8 +17,10 @@
 #define TILE 2048
 #define THREADS 256
 #define WARPS (THREADS / 32)
-#define ROUND (16 / int(sizeof(real)))  // channels of a tile in shared memory at once
-#define AHEAD 8  // loads of a thread that are on their way at once
+#define WORDS 4               // of a voxel in shared memory
+#define ROUND (WORDS * WORD)  // channels that are there at once
+#define BLOCKS (REAL == 0 && __CUDA_ARCH__ >= 900 ? 4 : 3)  // of a multiprocessor, without spilling
+#define AHEAD 8               // loads of a thread that are on their way at once
 #define FULL 0xffffffffu
 
 // Where a tile lies, and where a voxel of it lies in its image. Tiles are powers of two a side:
@@ -52,16 +52,20 @@ __device__ __forceinline__ Tile make_tile(int index, int depth, int height, int 
   return {z, y, (index % across) << x_bits, depth, height, width, y_bits, x_bits};
 }
 
-// What a lane has of a row, from the place `begin` on. Places count the tile's sorted voxels: they
-// rise with the voxel's index, so that the first of equals is the lowest.
+// What a lane has of a row in the channels of one word, from the place `begin` on. Places count the
+// tile's sorted voxels: they rise with the voxel's index, so that the first of equals is the lowest.
 struct Sum {
   typedef float Value;
   typedef Sum Quick;
-  float total;
-  __device__ __forceinline__ void start(int) { total = 0.f; }
-  __device__ __forceinline__ void add(float value, int) { total += value; }
+  float total[WORD];
+  __device__ __forceinline__ void start(int) {
+    for (int part = 0; part < WORD; ++part) total[part] = 0.f;
+  }
+  __device__ __forceinline__ void add(u32 word, int) {
+    for (int part = 0; part < WORD; ++part) total[part] += part_of(word, part);
+  }
   __device__ __forceinline__ bool is_lost() const { return false; }
-  __device__ __forceinline__ Value finish() const { return total; }
+  __device__ __forceinline__ Value finish(int part) const { return total[part]; }
   static __device__ __forceinline__ Value join(Value a, Value b) { return a + b; }
   static __device__ __forceinline__ int winner(Value) { return 0; }
   static __device__ __forceinline__ Value number(Value value, u32) { return value; }
@@ -70,31 +74,42 @@ struct Sum {
 // A maximum as a key, the value above the inverted place; of equal values the first place wins.
 struct Max {
   typedef u64 Value;
-  u32 key;
-  int place;
-  __device__ __forceinline__ void start(int begin) { key = 0, place = begin; }
-  __device__ __forceinline__ void add(float value, int at) {
-    u32 other = order_key(value);  // above 0, whatever the value
-    place = other > key ? at : place;
-    key = max(key, other);
+  u32 key[WORD];
+  int place[WORD];
+  __device__ __forceinline__ void start(int begin) {
+    for (int part = 0; part < WORD; ++part) key[part] = 0, place[part] = begin;
+  }
+  __device__ __forceinline__ void add(u32 word, int at) {
+    for (int part = 0; part < WORD; ++part) {
+      u32 other = order_key(part_of(word, part));  // above 0, whatever the value
+      place[part] = other > key[part] ? at : place[part];
+      key[part] = max(key[part], other);
+    }
   }
   __device__ __forceinline__ bool is_lost() const { return false; }
-  __device__ __forceinline__ Value finish() const { return u64(key) << 32 | u32(~place); }
+  __device__ __forceinline__ Value finish(int part) const {
+    return u64(key[part]) << 32 | u32(~place[part]);
+  }
   static __device__ __forceinline__ Value join(Value a, Value b) { return a > b ? a : b; }
 
   // The same without keys, which cost more instructions a voxel than memory leaves time for. It is
   // lost where there is a NaN: then all is done again by keys.
   struct Quick {
-    float best;
-    int place;
-    __device__ __forceinline__ void start(int begin) { best = -INFINITE, place = begin; }
-    __device__ __forceinline__ void add(float value, int at) {
-      place = value > best ? at : place;
-      best = max_or_nan(best, value);
+    u32 best;
+    int place[WORD];
+    __device__ __forceinline__ void start(int begin) {
+      best = LEAST_WORD;
+      for (int part = 0; part < WORD; ++part) place[part] = begin;
     }
-    __device__ __forceinline__ bool is_lost() const { return best != best; }
-    __device__ __forceinline__ Value finish() const {
-      return u64(number_key(best)) << 32 | u32(~place);
+    __device__ __forceinline__ void add(u32 word, int at) {
+      note_larger(word, best, at, place);
+      best = max_or_nan(best, word);
+    }
+    __device__ __forceinline__ bool is_lost() const {
+      return is_nan(part_of(best, 0)) || is_nan(part_of(best, WORD - 1));
+    }
+    __device__ __forceinline__ Value finish(int part) const {
+      return u64(number_key(part_of(best, part))) << 32 | u32(~place[part]);
     }
   };
 
@@ -108,17 +123,16 @@ struct Max {
 // One voxel in shared memory: the values of ROUND channels in 16 bytes, so that one access has them.
 union Pack {
   uint4 raw;
+  u32 word[WORDS];
   real value[ROUND];
 };
 
-// Where a voxel of a tile lies in shared memory. Eight voxels are as wide as its banks; threads that
-// write vectors are four or eight apart, so the upper bits of x are mixed with the lower ones. The
-// map is its own inverse.
+// Where a voxel of a tile lies in shared memory, whose banks hold eight at once. Threads that write
+// vectors are four or eight apart, so upper bits of x are mixed in; the map is its own inverse.
 __device__ __forceinline__ int mixed(int offset) { return offset ^ (offset >> 3 & 7); }
 
-// Rounds of channels of an image, read in vectors of 16 bytes: every thread takes them at the same
-// places in each channel, into registers first, so that the next round is on its way while this one
-// is reduced.
+// Rounds of channels of an image, read in vectors of 16 bytes at the same places in each channel:
+// into registers first, so that the next round is on its way while this one is reduced.
 struct VectorReader {
   static const int PER = 16 / int(sizeof(real));
   static const int STEPS = TILE / (THREADS * PER);
@@ -131,7 +145,6 @@ struct VectorReader {
   // What is outside of the image is read from its first voxel, and not used.
   __device__ __forceinline__ VectorReader(const Tile& tile, const real* image, i64 voxels, int end)
       : image(image), voxels(voxels), end(end) {
-#pragma unroll
     for (int s = 0; s < STEPS; ++s) voxel[s] = tile.holds(place(s)) ? tile.voxel(place(s)) : 0;
   }
   __device__ __forceinline__ int place(int s) const { return (s * THREADS + threadIdx.x) * PER; }
@@ -177,7 +190,6 @@ struct PlainReader {
       if (!tile.holds(i)) continue;
       const real* source = image + channel * voxels + tile.voxel(i);
       Pack pack;
-#pragma unroll
       for (int q = 0; q < ROUND; ++q) {
         pack.value[q] = *source;
         if (channel + q + 1 < end) source += voxels;
@@ -193,9 +205,8 @@ struct PlainReader {
 template <class State, class Value>
 __device__ __forceinline__ bool reduce_staged(const uint4* staged, const u16* order, int begin,
                                               int end, Value* value) {
-  State state[ROUND];
-#pragma unroll
-  for (int q = 0; q < ROUND; ++q) state[q].start(begin);
+  State state[WORDS];
+  for (int w = 0; w < WORDS; ++w) state[w].start(begin);
   int at = order[begin];
 #pragma unroll 1  // more would take registers from the loads that are on their way
   for (int j = begin; j < end; j += 32) {
@@ -203,13 +214,12 @@ __device__ __forceinline__ bool reduce_staged(const uint4* staged, const u16* or
     pack.raw = *reinterpret_cast<const uint4*>(reinterpret_cast<const unsigned char*>(staged) + at);
     at = order[j + 32];  // on its way while this one is reduced
 #pragma unroll
-    for (int q = 0; q < ROUND; ++q) state[q].add(to_float(pack.value[q]), j);
+    for (int w = 0; w < WORDS; ++w) state[w].add(pack.word[w], j);
   }
   bool is_lost = false;
-#pragma unroll
-  for (int q = 0; q < ROUND; ++q) {
-    is_lost |= state[q].is_lost();
-    value[q] = state[q].finish();
+  for (int w = 0; w < WORDS; ++w) {
+    is_lost |= state[w].is_lost();
+    for (int part = 0; part < WORD; ++part) value[w * WORD + part] = state[w].finish(part);
   }
   return !is_lost;
 }
@@ -222,7 +232,6 @@ __device__ __forceinline__ typename Op::Value join_lanes(typename Op::Value* val
 #pragma unroll
   for (int half = ROUND / 2; half; half /= 2, step /= 2) {
     bool upper = lane & step;
-#pragma unroll
     for (int q = 0; q < half; ++q) {
       typename Op::Value keep = upper ? value[q + half] : value[q];
       typename Op::Value give = upper ? value[q] : value[q + half];
@@ -233,11 +242,10 @@ __device__ __forceinline__ typename Op::Value join_lanes(typename Op::Value* val
   return value[0];
 }
 
-// The rows of a tile: where each begins and ends among its places.
+// The rows of a tile: where each begins and ends among its places, as end << 16 | begin.
 struct Rows {
   const u16 *start, *stop;
   int number;
-  // As end << 16 | begin; 0 behind the last.
   __device__ __forceinline__ u32 find(int row) const {
     return row < number ? u32(stop[row]) << 16 | start[row] : 0;
   }
@@ -317,9 +325,9 @@ __device__ __forceinline__ bool reduce_column(const real* column, const u32* vox
       if (j + q * step < end) ahead[q] = column[i64(voxels[j + q * step]) * channels];
 #pragma unroll
     for (int q = 0; q < AHEAD; ++q)
-      if (j + q * step < end) state.add(to_float(ahead[q]), j + q * step);
+      if (j + q * step < end) state.add(word_of(ahead[q]), j + q * step);
   }
-  *value = state.finish();
+  *value = state.finish(0);
   return !state.is_lost();
 }
 
@@ -362,28 +370,28 @@ __device__ __forceinline__ void reduce_tile_last(const real* features, const u16
   }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, REAL ? 3 : 4)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 sum_tiles(const real* features, const u16* offsets, const int* base, const u16* start,
           const u16* stop, float* partial, int channels, int block_channels, int tiles, int depth,
           int height, int width, int y_bits, int x_bits, int vectors) {
   reduce_tile<Sum>(features, offsets, base, start, stop, partial, channels, block_channels, tiles,
                    depth, height, width, y_bits, x_bits, vectors);
 }
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 5)
 sum_tiles_last(const real* features, const u16* offsets, const int* base, const u16* start,
                const u16* stop, float* partial, int channels, int group, int tiles, int depth,
                int height, int width, int y_bits, int x_bits) {
   reduce_tile_last<Sum>(features, offsets, base, start, stop, partial, channels, group, tiles,
                         depth, height, width, y_bits, x_bits);
 }
-extern "C" __global__ void __launch_bounds__(THREADS, REAL ? 3 : 4)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 max_tiles(const real* features, const u16* offsets, const int* base, const u16* start,
           const u16* stop, u64* partial, int channels, int block_channels, int tiles, int depth,
           int height, int width, int y_bits, int x_bits, int vectors) {
   reduce_tile<Max>(features, offsets, base, start, stop, partial, channels, block_channels, tiles,
                    depth, height, width, y_bits, x_bits, vectors);
 }
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 5)
 max_tiles_last(const real* features, const u16* offsets, const int* base, const u16* start,
                const u16* stop, u64* partial, int channels, int group, int tiles, int depth,
                int height, int width, int y_bits, int x_bits) {

@@ -98,25 +98,54 @@ def test_half_types_accumulate_in_float32(dtype, shape, channels_last, cuda_on_c
     np.testing.assert_array_equal(unpooled.double(), expected)
 
 
-@pytest.mark.parametrize("channels_last", [False, True], ids=["first", "last"])
-@pytest.mark.parametrize("C", [1, 7, 33, 70])
-def test_special_values_and_many_channels(C, channels_last, cuda_on_cpu):
+def special_case(C):
+    """Features of NaN, infinities and zeros of both signs, labels for 38 superpixels."""
     rng = np.random.default_rng(C)
     specials = np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, 1.0, -1.0], np.float32)
     features = torch.from_numpy(rng.choice(specials, (2, C, 3, 5, 40)))
-    if channels_last:
-        features = features.contiguous(memory_format=torch.channels_last_3d)
     # Stripes of 16 voxels: regions long enough for tiles, small enough to differ in what they hold.
     labels = torch.arange(600).div(16, rounding_mode="floor").int().reshape(1, 3, 5, 40)
     labels = labels.repeat(2, 1, 1, 1)
-    values, argmax = reference.superpixel_max(features.numpy(), labels.numpy(), 38)
-    with cuda_on_cpu.on_cpu(seed=3):
-        for _ in range(2):
-            found = cuda.superpixel_max(features, labels, 38)
-            np.testing.assert_array_equal(found[1], argmax)
-            np.testing.assert_array_equal(found[0], values)
-            np.testing.assert_array_equal(found[0].signbit(), np.signbit(values))
     assert make_tiles(labels, 38).is_coherent
+    return features, labels
+
+
+def check_specials(features, labels, device):
+    values, argmax = reference.superpixel_max(features.float().numpy(), labels.numpy(), 38)
+    features, labels = features.to(device), labels.to(device)
+    for _ in range(2):  # by atomics, then by tiles
+        found = [part.cpu() for part in cuda.superpixel_max(features, labels, 38)]
+        np.testing.assert_array_equal(found[1], argmax)
+        np.testing.assert_array_equal(found[0].float(), values)
+        np.testing.assert_array_equal(found[0].signbit(), np.signbit(values))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("C", [1, 7, 33, 70])
+def test_special_values_and_many_channels(C, channels_last, cuda_on_cpu):
+    features, labels = special_case(C)
+    if channels_last:
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+    with cuda_on_cpu.on_cpu(seed=3):
+        check_specials(features, labels, "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_special_values_of_half_types(dtype, cuda_on_cpu):
+    features, labels = special_case(9)
+    with cuda_on_cpu.on_cpu(seed=3):
+        check_specials(features.to(dtype), labels, "cpu")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("channels_last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_special_values_on_a_gpu(dtype, channels_last, cuda_device):
+    features, labels = special_case(19)
+    features = features.to(dtype)
+    if channels_last:
+        features = features.contiguous(memory_format=torch.channels_last_3d)
+    check_specials(features, labels, cuda_device)
 
 
 def test_slices_and_crops_are_read_right(cuda_on_cpu):
@@ -195,7 +224,7 @@ PLANTED = {
     "no bound of the tile": ("if (!tile.holds(i)) continue;", "", 1),
     "no bound of the last channels": ("&& mine < reader.end", "", 1),
     "channels of another voxel": ("staged[mixed(i)] = pack.raw", "staged[i] = pack.raw", 1),
-    "a NaN is not noticed": ("return best != best;", "return false;", 1),
+    "a NaN is not noticed": ("return is_nan(part_of(best, 0)) ||", "return false &&", 1),
     "no bound of a tail": ("if (begin + q < voxels) line[q]", "line[q]", 1),
     "no bound of the slots": ("if (index >= slots) return;", "", 1),
     "a lane leaves before an exchange": (
