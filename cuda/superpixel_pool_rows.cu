@@ -12,31 +12,26 @@ __device__ __forceinline__ int key_voxel(u64 key) {
   return key ? int(0xffffffffu - u32(key)) : -1;
 }
 
-// Pass 2: one block a superpixel; its warps take turns with the rows, lanes run along the channels.
-// `slots` counts the superpixels of the whole batch. Adding in double costs nothing here, and a
-// superpixel may have thousands of rows.
+// Pass 2: one block 32 channels of a superpixel; its warps take turns with the rows, lanes run along
+// the channels. `count` is K, the grid counts the superpixels of the whole batch. Adding in double
+// costs nothing here, and a superpixel may have thousands of rows.
 extern "C" __global__ void __launch_bounds__(THREADS)
 sum_rows(const float* partial, const int* rows, const int* first, const i64* sizes, real* out,
          int channels, int count) {
   SHARED(double, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, channel = blockIdx.y * 32 + lane;
   int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
+  double total = 0;
+  if (channel < channels)
+    for (int j = begin + warp; j < end; j += WARPS)
+      total += partial[i64(rows[j]) * channels + channel];
+  part[warp * 32 + lane] = total;
+  __syncthreads();
+  if (warp > 0 || channel >= channels) return;
+  for (int w = 1; w < WARPS; ++w) total += part[w * 32 + lane];
+  if (sizes && sizes[blockIdx.x] > 1) total /= double(sizes[blockIdx.x]);
   i64 image = blockIdx.x / count, label = blockIdx.x % count;
-  for (int from = 0; from < channels; from += 32) {
-    int channel = from + lane;
-    double total = 0;
-    if (channel < channels)
-      for (int j = begin + warp; j < end; j += WARPS)
-        total += partial[i64(rows[j]) * channels + channel];
-    part[warp * 32 + lane] = total;
-    __syncthreads();
-    if (warp == 0 && channel < channels) {
-      for (int w = 1; w < WARPS; ++w) total += part[w * 32 + lane];
-      if (sizes && sizes[blockIdx.x] > 1) total /= double(sizes[blockIdx.x]);
-      out[(image * channels + channel) * count + label] = from_float(float(total));
-    }
-    __syncthreads();
-  }
+  out[(image * channels + channel) * count + label] = from_float(float(total));
 }
 
 // The value of a winner is read again, which keeps the sign of a zero and the bits of a NaN.
@@ -55,23 +50,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 max_rows(const u64* partial, const int* rows, const int* first, const real* features, real* out,
          int* argmax, int channels, int count, i64 voxels, int last) {
   SHARED(u64, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, channel = blockIdx.y * 32 + lane;
   int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
+  u64 best = 0;
+  if (channel < channels)
+    for (int j = begin + warp; j < end; j += WARPS)
+      best = max(best, partial[i64(rows[j]) * channels + channel]);
+  part[warp * 32 + lane] = best;
+  __syncthreads();
+  if (warp > 0 || channel >= channels) return;
+  for (int w = 1; w < WARPS; ++w) best = max(best, part[w * 32 + lane]);
   i64 image = blockIdx.x / count, label = blockIdx.x % count;
-  for (int from = 0; from < channels; from += 32) {
-    int channel = from + lane;
-    u64 best = 0;
-    if (channel < channels)
-      for (int j = begin + warp; j < end; j += WARPS)
-        best = max(best, partial[i64(rows[j]) * channels + channel]);
-    part[warp * 32 + lane] = best;
-    __syncthreads();
-    if (warp == 0 && channel < channels) {
-      for (int w = 1; w < WARPS; ++w) best = max(best, part[w * 32 + lane]);
-      write_max(best, features, image, channel, label, out, argmax, channels, count, voxels, last);
-    }
-    __syncthreads();
-  }
+  write_max(best, features, image, channel, label, out, argmax, channels, count, voxels, last);
 }
 
 // Maxima without a plan: a thread merges RUN voxels of a channel while their label stays the same.

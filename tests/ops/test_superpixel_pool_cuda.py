@@ -202,14 +202,9 @@ PLANTED = {
         5,
     ),
     "no barrier in pass 2": (
-        "part[warp * 32 + lane] = best;\n    __syncthreads();",
+        "part[warp * 32 + lane] = best;\n  __syncthreads();",
         "part[warp * 32 + lane] = best;",
         1,
-    ),
-    "no barrier at the end of pass 2": (
-        "count, voxels, last);\n    }\n    __syncthreads();",
-        "count, voxels, last);\n    }",
-        40,
     ),
     "a plain maximum for an atomic": (
         "atomicMax(&table[current], best);\n      current",

@@ -61,7 +61,7 @@ def superpixel_max(features: Tensor, superpixels: Tensor, count: int) -> tuple[T
         return values, argmax
     partial = _pass_1("max", features, last, tiles, torch.int64)
     arguments = [partial, tiles.rows, tiles.first, features, values, argmax, C, count, voxels, last]
-    run("max_rows", (B * count,), _THREADS, arguments, _THREADS * 8)
+    run("max_rows", _rows_grid(B, C, count), _THREADS, arguments, _THREADS * 8)
     return values, argmax
 
 
@@ -132,7 +132,7 @@ def _sum(features: Tensor, tiles: Tiles, count: int, sizes: Tensor | None) -> Te
     partial = _pass_1("sum", features, last, tiles, torch.float32)
     arguments: list[nvrtc.Argument]
     arguments = [partial, tiles.rows, tiles.first, sizes, out, C, count]
-    run("sum_rows", (B * count,), _THREADS, arguments, _THREADS * 8)
+    run("sum_rows", _rows_grid(B, C, count), _THREADS, arguments, _THREADS * 8)
     return out
 
 
@@ -173,6 +173,11 @@ def _laid_out(features: Tensor) -> tuple[Tensor, bool]:
 
 def _grid(threads: int) -> tuple[int]:
     return (-(-threads // _THREADS),)
+
+
+def _rows_grid(images: int, channels: int, count: int) -> tuple[int, int]:
+    """A block of pass 2 has 32 channels of a superpixel."""
+    return images * count, -(-channels // 32)
 
 
 def _group(channels: int) -> int:
