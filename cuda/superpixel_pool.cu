@@ -20,7 +20,7 @@
 #define WORDS 4               // of a voxel in shared memory
 #define ROUND (WORDS * WORD)  // channels that are there at once
 #define BLOCKS (REAL == 0 && __CUDA_ARCH__ >= 900 ? 4 : 3)  // of a multiprocessor, without spilling
-#define AHEAD 8               // loads of a thread that are on their way at once
+#define AHEAD (8 * WORD)      // loads of a thread that are on their way at once
 #define FULL 0xffffffffu
 
 // Where a tile lies, and where a voxel of it lies in its image. Tiles are powers of two a side:
@@ -377,7 +377,7 @@ sum_tiles(const real* features, const u16* offsets, const int* base, const u16* 
   reduce_tile<Sum>(features, offsets, base, start, stop, partial, channels, block_channels, tiles,
                    depth, height, width, y_bits, x_bits, vectors);
 }
-extern "C" __global__ void __launch_bounds__(THREADS, 5)
+extern "C" __global__ void __launch_bounds__(THREADS, 6 - WORD)
 sum_tiles_last(const real* features, const u16* offsets, const int* base, const u16* start,
                const u16* stop, float* partial, int channels, int group, int tiles, int depth,
                int height, int width, int y_bits, int x_bits) {
@@ -391,7 +391,7 @@ max_tiles(const real* features, const u16* offsets, const int* base, const u16* 
   reduce_tile<Max>(features, offsets, base, start, stop, partial, channels, block_channels, tiles,
                    depth, height, width, y_bits, x_bits, vectors);
 }
-extern "C" __global__ void __launch_bounds__(THREADS, 5)
+extern "C" __global__ void __launch_bounds__(THREADS, 6 - WORD)
 max_tiles_last(const real* features, const u16* offsets, const int* base, const u16* start,
                const u16* stop, u64* partial, int channels, int group, int tiles, int depth,
                int height, int width, int y_bits, int x_bits) {
