@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from . import forms as _forms
+from .cuda_on_cpu import device as _pretended
 from .cuda_on_cpu.host import cuda_on_cpu as cuda_on_cpu
 from .report_page import read_page as read_page
 from .viewer_page import read_viewer as read_viewer
@@ -28,13 +30,37 @@ _CUDA_MISSING = "no CUDA device; set VOXSEG_REQUIRE_CUDA=1 to make this a failur
 def device(request):
     """Each device that ops are tested on; CUDA skips with a reason when absent."""
     if request.param == "cuda":
-        _need_cuda()
-    return torch.device(request.param)
+        return request.getfixturevalue("cuda_device")
+    return torch.device("cpu")
 
 
 @pytest.fixture
 def cuda_device():
-    """A CUDA device, for what is about nothing else; such tests carry the mark ``cuda``."""
+    """A CUDA device, or one that is pretended; see ``cuda_on_cpu/device.py``.
+
+    For what is about nothing else; such tests carry the mark ``cuda``.
+    """
+    if torch.cuda.is_available() or os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
+        _need_cuda()
+        yield torch.device("cuda")
+        return
+    if not _pretended.is_possible():
+        pytest.skip(_CUDA_MISSING)
+    with _pretended.pretended() as device:
+        yield device
+
+
+@pytest.fixture
+def pretence():
+    """The module that pretends a CUDA device, for tests of what no real one tells."""
+    if not _pretended.is_possible():
+        pytest.skip("this build of torch has CUDA itself")
+    return _pretended
+
+
+@pytest.fixture
+def real_cuda_device():
+    """A CUDA device, for what no pretended one does; such tests carry the mark ``cuda``."""
     _need_cuda()
     return torch.device("cuda")
 
@@ -44,6 +70,14 @@ def _need_cuda():
         if os.environ.get("VOXSEG_REQUIRE_CUDA") == "1":
             pytest.fail("VOXSEG_REQUIRE_CUDA=1, but torch sees no CUDA device")
         pytest.skip(_CUDA_MISSING)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _room_for_a_device():
+    """Let torch count the pretended device before it counts devices."""
+    if _pretended.is_possible():
+        with contextlib.suppress(pytest.skip.Exception):
+            _pretended.library()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -99,7 +99,7 @@ class HostKernels:
     ) -> None:
         assert mode != "meter" or seed == 0
         self._signatures = nvrtc.signatures(text)
-        self._text, self._seed, self._mode = text, seed, mode
+        self._text, self._seed, self._mode, self._real = text, seed, mode, real
         self._path = _build(text, real, mode)
         self._library = _load(self._path)
         self.meter = Meter() if meter is None else meter
@@ -115,8 +115,10 @@ class HostKernels:
         if 0 in grid:
             return
         assert shared_bytes <= nvrtc.MOST_SHARED_BYTES
-        assert all(x.device.type == "cpu" for x in arguments if isinstance(x, Tensor))
-        values = nvrtc.pack(self._signatures[name], arguments)
+        # Where torch has no CUDA, a tensor that says so lies in the CPU's memory (device.py).
+        is_real = torch.version.cuda is not None
+        assert not any(is_real and x.is_cuda for x in arguments if isinstance(x, Tensor))
+        values = nvrtc.pack(self._signatures[name], arguments, self._real)
         arena = Arena([x for x in arguments if isinstance(x, Tensor)])
         for value, argument in zip(values, arguments, strict=True):
             if isinstance(argument, Tensor) and isinstance(value, ctypes.c_void_p):

@@ -186,10 +186,10 @@ def test_no_fused_multiply_add(host):
 
 @pytest.mark.parametrize("real", [torch.float16, torch.bfloat16])
 def test_small_floats_widen(host, real):
-    bits = torch.arange(-(2**15), 2**15).short()
+    x = torch.arange(-(2**15), 2**15).short().view(real)
     out = torch.zeros(2**16)
-    host(real=real)("widen", (256,), 256, [bits, out, 2**16])
-    torch.testing.assert_close(out, bits.view(real).float(), rtol=0, atol=0, equal_nan=True)
+    host(real=real)("widen", (256,), 256, [x, out, 2**16])
+    torch.testing.assert_close(out, x.float(), rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("real", [torch.float16, torch.bfloat16])

@@ -2,6 +2,7 @@
 
 import builtins
 import ctypes
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -46,22 +47,45 @@ def test_sources_begin_with_the_prelude():
         nvrtc.source("nothing")
 
 
-def test_signatures_give_the_widths():
+def test_signatures_give_the_types():
     found = nvrtc.signatures(KERNEL)
-    assert found == {"scale": ("*", "*", "i64", "int", "float", "*"), "other": ("double",)}
-    with pytest.raises(KernelError, match="'short s' is none of"):
-        nvrtc.signatures('extern "C" __global__ void bad(short s) {}')
+    types = ("real*", "real*", "i64", "int", "float", "u64*")
+    assert found == {"scale": types, "other": ("double",)}
+    for bad in ("short s", "short* s", "const struct x* s"):
+        with pytest.raises(KernelError, match=f"'{re.escape(bad)}' is none of"):
+            nvrtc.signatures(f'extern "C" __global__ void bad({bad}) {{}}')
+    text = 'extern "C" __global__ void good(const unsigned char* __restrict__ a, u16 * b) {}'
+    assert nvrtc.signatures(text) == {"good": ("unsigned char*", "u16*")}
 
 
 def test_arguments_are_packed_as_the_signature_says():
     x = torch.zeros(3)
-    values = nvrtc.pack(("*", "*", "i64", "int", "float"), [x, None, 2**40, -5, 0.5])
+    values = nvrtc.pack(("float*", "int*", "i64", "int", "float"), [x, None, 2**40, -5, 0.5])
     assert [v.value for v in values] == [x.data_ptr(), None, 2**40, -5, 0.5]
     assert [type(v) for v in values[2:]] == [ctypes.c_int64, ctypes.c_int32, ctypes.c_float]
-    with pytest.raises(TypeError, match="a pointer parameter takes a tensor, got 7"):
-        nvrtc.pack(("*",), [7])
+    with pytest.raises(TypeError, match=r"parameter int\* does not take 7"):
+        nvrtc.pack(("int*",), [7])
     with pytest.raises(ValueError, match="zip"):
-        nvrtc.pack(("*",), [x, x])
+        nvrtc.pack(("float*",), [x, x])
+
+
+@pytest.mark.parametrize(
+    ("kind", "fitting", "other"),
+    [
+        ("int*", torch.int32, torch.int64),
+        ("i64*", torch.int64, torch.int32),
+        ("u16*", torch.int16, torch.int32),
+        ("float*", torch.float32, torch.float64),
+        ("double*", torch.float64, torch.float32),
+        ("unsigned char*", torch.bool, torch.int16),
+        ("real*", torch.float16, torch.bfloat16),
+    ],
+    ids=str,
+)
+def test_a_tensor_of_another_type_is_refused(kind, fitting, other):
+    nvrtc.pack((kind,), [torch.zeros(3, dtype=fitting)], torch.float16)
+    with pytest.raises(TypeError, match=rf"{re.escape(kind)} does not take {other}"):
+        nvrtc.pack((kind,), [torch.zeros(3, dtype=other)], torch.float16)
 
 
 def test_a_cubin_is_made_once_and_kept(kernel_file, compiler, monkeypatch):
@@ -212,8 +236,8 @@ def test_a_failed_launch_is_named(fake_cuda):
 @pytest.mark.cuda
 def test_kernels_run_on_the_gpu(cuda_device):
     device = cuda_device
-    run = nvrtc.kernels("superpixel_pool", device)
-    assert nvrtc.kernels("superpixel_pool", torch.device("cuda", 0)) is run
+    run = nvrtc.kernels("superpixel_pool_rows", device)
+    assert nvrtc.kernels("superpixel_pool_rows", torch.device("cuda", 0)) is run
     keys = torch.zeros(1, 1, 2, dtype=torch.int64, device=device)
     features = torch.tensor([[[1.0, 3.0, 2.0]]], device=device)
     labels = torch.tensor([[0, 0, 1]], dtype=torch.int32, device=device)

@@ -308,9 +308,9 @@ def test_an_image_too_large_is_refused():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("reduce", ["max", "mean"])
-def test_a_graph_is_captured_and_replayed(reduce, cuda_device):
+def test_a_graph_is_captured_and_replayed(reduce, real_cuda_device):
     features, labels, K = case((16, 16, 64), "regions")
-    features, labels = features.to(cuda_device), labels.clamp_max(K - 1).to(cuda_device)
+    features, labels = features.to(real_cuda_device), labels.clamp_max(K - 1).to(real_cuda_device)
     plan = superpixel_plan(labels, K)
     for _ in range(2):  # compiles, and makes torch's own preparations
         superpixel_pool(features, plan, K, reduce)
@@ -325,9 +325,9 @@ def test_a_graph_is_captured_and_replayed(reduce, cuda_device):
 
 
 @pytest.mark.cuda
-def test_a_plan_is_not_made_during_capture(cuda_device):
+def test_a_plan_is_not_made_during_capture(real_cuda_device):
     features, labels, K = case((8, 8, 32), "regions")
-    features, labels = features.to(cuda_device), labels.to(cuda_device)
+    features, labels = features.to(real_cuda_device), labels.to(real_cuda_device)
     superpixel_pool(features, labels.clone(), K, "mean")
     torch.cuda.synchronize()
     with (

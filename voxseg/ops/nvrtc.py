@@ -42,6 +42,18 @@ _SCALARS: dict[str, Callable[[Any], Any]] = {
     "float": ctypes.c_float,
     "double": ctypes.c_double,
 }
+_TENSORS: dict[str, tuple[torch.dtype, ...]] = {
+    "unsigned char": (torch.uint8, torch.bool),
+    "u16": (torch.int16, torch.uint16),
+    "int": (torch.int32,),
+    "u32": (torch.int32, torch.uint32),
+    "i64": (torch.int64,),
+    "u64": (torch.int64, torch.uint64),
+    "float": (torch.float32,),
+    "double": (torch.float64,),
+    "real": tuple(REALS),  # the one that the file was compiled for
+}
+"""What a pointer to each C type may point to."""
 _loading = threading.Lock()
 
 
@@ -104,10 +116,10 @@ def source(op: str) -> str:
 
 
 def signatures(text: str) -> dict[str, tuple[str, ...]]:
-    """Read the parameter types of every kernel of a file; a pointer is "*", else the C type.
+    """Read the C types of every kernel's parameters; a pointer ends with "*".
 
-    An integer that is passed with the wrong width is read as rubbish, so widths are taken from
-    the source and not from the call.
+    An integer that is passed with the wrong width is read as rubbish, as are the elements of a
+    tensor of another type, so types are taken from the source and not from the call.
     """
     found = {}
     for match in _SIGNATURE.finditer(text):
@@ -190,8 +202,10 @@ def best_arch(major: int, minor: int) -> str:
 class _CudaKernels:
     """A compiled file, loaded into the context of one device."""
 
-    def __init__(self, op: str, cubin: bytes, device: int) -> None:
-        self._op, self._device = op, device
+    def __init__(
+        self, op: str, cubin: bytes, device: int, real: torch.dtype = torch.float32
+    ) -> None:
+        self._op, self._device, self._real = op, device, real
         self._signatures = signatures(source(op))
         self._driver = _driver()
         self._context: Any = None
@@ -213,7 +227,7 @@ class _CudaKernels:
         if 0 in grid:
             return
         assert shared_bytes <= MOST_SHARED_BYTES
-        values = pack(self._signatures[name], arguments)
+        values = pack(self._signatures[name], arguments, self._real)
         pointers = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         x, y, z = (*grid, 1, 1)[:3]
         with torch.cuda.device(self._device):
@@ -252,33 +266,50 @@ class _CudaKernels:
             raise KernelError(f"{self._op}.cu {what} on cuda:{self._device}: {error.name}")
 
 
-def pack(kinds: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
-    """Turn arguments into C values of the widths that a kernel's signature names."""
+def pack(
+    kinds: Sequence[str], arguments: Sequence[Argument], real: torch.dtype = torch.float32
+) -> list[Any]:
+    """Turn arguments into C values of the types that a kernel's signature names.
+
+    Args:
+        kinds: what ``signatures`` gives.
+        arguments: one for each.
+        real: what ``real`` is.
+
+    Raises:
+        TypeError: a tensor holds something else than the kernel reads, or is none.
+    """
     values = []
     for kind, argument in zip(kinds, arguments, strict=True):
-        if kind == "*":
-            if argument is not None and not isinstance(argument, Tensor):
-                raise TypeError(f"a pointer parameter takes a tensor, got {argument!r}")
-            address = 0 if argument is None else argument.data_ptr()
-            values.append(ctypes.c_void_p(address))
-        else:
+        if not kind.endswith("*"):
             values.append(_SCALARS[kind](argument))
+            continue
+        if argument is None:
+            values.append(ctypes.c_void_p(0))
+            continue
+        fitting = (real,) if kind == "real*" else _TENSORS[kind[:-1]]
+        if not isinstance(argument, Tensor) or argument.dtype not in fitting:
+            given = argument.dtype if isinstance(argument, Tensor) else repr(argument)
+            raise TypeError(f"a kernel's parameter {kind} does not take {given}")
+        values.append(ctypes.c_void_p(argument.data_ptr()))
     return values
 
 
 @functools.cache
 def _load(op: str, device: int, real: torch.dtype) -> Kernels:
     arch = best_arch(*torch.cuda.get_device_capability(device))
-    return _CudaKernels(op, cached_cubin(op, arch, real), device)
+    return _CudaKernels(op, cached_cubin(op, arch, real), device, real)
 
 
 def _kind(parameter: str) -> str:
-    if "*" in parameter:
-        return "*"
-    kind = parameter.replace("const", " ").split()[0]
-    if kind not in _SCALARS:
-        raise KernelError(f"a kernel's parameter {parameter.strip()!r} is none of {list(_SCALARS)}")
-    return kind
+    words = re.sub(r"\bconst\b|\b__restrict__\b", " ", parameter).replace("*", " * ").split()
+    known: Sequence[str] = list(_SCALARS)
+    kind, pointer = " ".join(words[:-1]), ""
+    if kind.endswith(" *"):
+        known, kind, pointer = list(_TENSORS), kind[:-2], "*"
+    if kind not in known:
+        raise KernelError(f"a kernel's parameter {parameter.strip()!r} is none of {known}")
+    return kind + pointer
 
 
 def _options(arch: str, real: torch.dtype) -> list[str]:

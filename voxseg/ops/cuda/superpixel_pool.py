@@ -22,6 +22,7 @@ from voxseg.ops.superpixel_plan import (
     check_size,
     find_tiles,
     find_tiles_if_worth_it,
+    narrow,
     plain,
 )
 
@@ -41,7 +42,7 @@ def superpixel_max(features: Tensor, superpixels: Tensor, count: int) -> tuple[T
     if _is_elsewhere(features):
         return portable.superpixel_max(features, superpixels, count)
     features, last = _laid_out(features)
-    superpixels = superpixels.contiguous()
+    superpixels = _narrow(superpixels)
     B, C = features.shape[:2]
     voxels = math.prod(features.shape[2:])
     check_size(voxels)
@@ -85,14 +86,14 @@ def superpixel_sum(features: Tensor, superpixels: Tensor, count: int) -> Tensor:
     """Add up every superpixel's features; (B, C, K) in the dtype of ``features``."""
     if _is_elsewhere(features):
         return portable.superpixel_sum(features, superpixels, count)
-    return _sum(features, find_tiles(superpixels.contiguous(), count), count, None)
+    return _sum(features, find_tiles(_narrow(superpixels), count), count, None)
 
 
 def superpixel_mean(features: Tensor, superpixels: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Pool means (B, C, K), 0 where empty, and sizes (B, K) in voxels, int64."""
     if _is_elsewhere(features):
         return portable.superpixel_mean(features, superpixels, count)
-    tiles = find_tiles(superpixels.contiguous(), count)
+    tiles = find_tiles(_narrow(superpixels), count)
     # The plan keeps its own sizes: an op may not return what it holds on to.
     return _sum(features, tiles, count, tiles.sizes), tiles.sizes.clone()
 
@@ -101,7 +102,7 @@ def superpixel_unpool(values: Tensor, superpixels: Tensor, channels_last: bool) 
     """Give every voxel the value of its superpixel, 0 where it has none; (B, C, *S)."""
     if _is_elsewhere(values):
         return portable.superpixel_unpool(values, superpixels, channels_last)
-    superpixels = superpixels.contiguous()
+    superpixels = _narrow(superpixels)
     B, C, K = values.shape
     out = empty_like_features(values, [B, C, *superpixels.shape[1:]], channels_last)
     voxels = math.prod(superpixels.shape[1:])
@@ -156,6 +157,11 @@ def _pass_1(op: str, features: Tensor, last: bool, tiles: Tiles, kind: torch.dty
     grid = (number, -(-C // block_channels))
     run(f"{op}_tiles", grid, _THREADS, arguments, _TILE_BYTES)
     return partial
+
+
+def _narrow(superpixels: Tensor) -> Tensor:
+    """Labels as kernels read them; the public functions bring them so."""
+    return narrow(superpixels).contiguous()
 
 
 def _is_elsewhere(features: Tensor) -> bool:
