@@ -19,7 +19,11 @@
 #define WARPS (THREADS / 32)
 #define WORDS 4               // of a voxel in shared memory
 #define ROUND (WORDS * WORD)  // channels that are there at once
-#define BLOCKS (REAL == 0 && __CUDA_ARCH__ >= 900 ? 4 : 3)  // of a multiprocessor, without spilling
+#if REAL == 0 && defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define BLOCKS 4  // of a multiprocessor, without spilling
+#else
+#define BLOCKS 3
+#endif
 #define AHEAD (8 * WORD)      // loads of a thread that are on their way at once
 #define FULL 0xffffffffu
 
@@ -29,7 +33,6 @@ struct Tile {
   int z, y, x;               // first voxel
   int depth, height, width;  // of the image
   int y_bits, x_bits;
-
   __device__ __forceinline__ bool holds(int offset) const {
     return z + z_of(offset) < depth && y + y_of(offset) < height && x + x_of(offset) < width;
   }
@@ -58,9 +61,7 @@ struct Sum {
   typedef float Value;
   typedef Sum Quick;
   float total[WORD];
-  __device__ __forceinline__ void start(int) {
-    for (int part = 0; part < WORD; ++part) total[part] = 0.f;
-  }
+  __device__ __forceinline__ void start(int) { for (float& sum : total) sum = 0.f; }
   __device__ __forceinline__ void add(u32 word, int) {
     for (int part = 0; part < WORD; ++part) total[part] += part_of(word, part);
   }
@@ -141,7 +142,6 @@ struct VectorReader {
   int end;  // of the channels
   u32 voxel[STEPS];
   uint4 ahead[ROUND * STEPS];
-
   // What is outside of the image is read from its first voxel, and not used.
   __device__ __forceinline__ VectorReader(const Tile& tile, const real* image, i64 voxels, int end)
       : image(image), voxels(voxels), end(end) {

@@ -10,7 +10,7 @@ import torch
 from voxseg.ops import nvrtc, superpixel_plan, superpixel_pool
 from voxseg.ops.cuda import superpixel_pool as cuda
 from voxseg.ops.reference import superpixel_pool as reference
-from voxseg.ops.superpixel_plan import find_tiles_if_worth_it, make_tiles
+from voxseg.ops.superpixel_plan import Tiles, find_tiles_if_worth_it, make_tiles
 
 KINDS = ["regions", "noise", "one", "none"]
 # Vectors are read where rows are a multiple of 16 bytes; 17 and 33 leave tails in every tile.
@@ -146,6 +146,23 @@ def test_special_values_on_a_gpu(dtype, channels_last, cuda_device):
     if channels_last:
         features = features.contiguous(memory_format=torch.channels_last_3d)
     check_specials(features, labels, cuda_device)
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=["first", "last"])
+def test_a_tile_of_more_rows_than_warps_hold(channels_last, cuda_on_cpu, monkeypatch):
+    features, _, _ = case((8, 8, 32), "noise", B=1, channels_last=channels_last)
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 1000, (1, 8, 8, 32))).int()
+    monkeypatch.setattr(Tiles, "is_coherent", True)
+    assert make_tiles(labels, 1000).rows.numel() > 32 * 8
+    planned(labels, 1000)
+    maxima, argmax = reference.superpixel_max(features.numpy(), labels.numpy(), 1000)
+    with cuda_on_cpu.on_cpu(seed=1):
+        values, winners = cuda.superpixel_max(features, labels, 1000)
+        sums = cuda.superpixel_sum(features, labels, 1000)
+    np.testing.assert_array_equal(winners, argmax)
+    np.testing.assert_array_equal(values, maxima)
+    expected = reference.superpixel_sum(features.numpy(), labels.numpy(), 1000)
+    np.testing.assert_array_equal(sums, expected)
 
 
 def test_slices_and_crops_are_read_right(cuda_on_cpu):
