@@ -226,7 +226,7 @@ def _build(text: str, real: torch.dtype, mode: str) -> Path:
     code, receiver = _program(text), _RECEIVERS[mode]
     if mode == "meter":  # as a GPU has it: lanes that part in a round of a loop meet in the next
         code = re.sub(
-            r"#pragma unroll\b *(\d*)", lambda m: f"#pragma GCC unroll {m[1] or 64}\n", code
+            r"#pragma unroll\b *(\d*)", lambda m: f"#pragma GCC unroll {m[1] or 64} ", code
         )
     names = ["shim.h", "intrinsics.h", *(["accesses.h", receiver] if receiver else [])]
     sources = [(HERE / name).read_text() for name in names]

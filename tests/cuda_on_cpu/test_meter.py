@@ -19,7 +19,15 @@ KERNEL some_lanes(const float* x, float* out, int n) {
 }
 KERNEL loops(const float* x, float* out) {
   float sum = 0.f;
+#pragma unroll 1  // as it is
   for (int i = 0; i <= threadIdx.x % 2; ++i) sum += x[i * 32 + threadIdx.x];
+  out[threadIdx.x] = sum;
+}
+KERNEL unrolled(const float* x, float* out) {
+  float sum = 0.f;
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    if (threadIdx.x >> i & 1) sum += x[i * 32 + threadIdx.x];
   out[threadIdx.x] = sum;
 }
 KERNEL aligned_by_barriers(const float* x, float* out) {
@@ -144,6 +152,13 @@ def test_lanes_leave_a_loop_at_different_times(meter):
     x, out = torch.zeros(64), torch.zeros(32)
     row = meter("loops", [x, out]).total(where="x")
     assert counts(row, "requests lanes bytes sectors") == (2, 48, 192, 8)
+
+
+def test_lanes_part_within_a_round_of_an_unrolled_loop(meter):
+    x, out = torch.zeros(128), torch.zeros(32)
+    row = meter("unrolled", [x, out]).total(where="x")
+    # Half of the lanes in each round. As one instruction, different rounds would come together.
+    assert counts(row, "requests lanes sectors") == (4, 64, 14)
 
 
 def test_waiting_brings_lanes_together(meter):
