@@ -71,7 +71,10 @@ BLOCK = """
 import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"monai", "nibabel", "SimpleITK", "nilearn", "tensorboard"}:
+        if name.partition(".")[0] in {
+            "monai", "nibabel", "SimpleITK", "nilearn", "tensorboard", "jsonschema", "pydicom",
+            "highdicom", "packaging", "PIL", "pandas", "sklearn", "xdist",
+        }:
             raise ImportError(f"No module named {name!r}")
 sys.meta_path.insert(0, Missing())
 """
