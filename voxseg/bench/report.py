@@ -72,7 +72,8 @@ class BenchResult:
             axes.set(xlabel=sweep.x_label, ylabel=sweep.y_label)
             axes.grid(visible=True, which="both", alpha=0.3)
             axes.legend(fontsize="small")
-        figure.suptitle(f"{self.title} ({self.machine.get('processor', 'unknown processor')})")
+        names = [self.machine.get("processor", "unknown processor"), self.machine.get("device")]
+        figure.suptitle(f"{self.title} ({', '.join(str(name) for name in names if name)})")
         figure.savefig(path, format="png", dpi=120)
 
 

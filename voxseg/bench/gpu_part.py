@@ -1,0 +1,127 @@
+"""One part of ``make gpu``, in a process of its own: what breaks here leaves the others alone.
+
+What is measured is written after every row, so that a part that is stopped loses only its last.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from voxseg.documents import json_text
+from voxseg.files import replacing, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from voxseg.bench.report import BenchResult
+
+_TRAIN_SECONDS = 2.0
+"""A round of training steps; a network has about six."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a part is asked for."""
+
+    device: "torch.device"
+    small: bool
+    """Every size shrunk: a smoke test, not a result."""
+    output: Path
+    """Its JSON file; a picture lies beside it."""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure one part and write it."""
+    parser = argparse.ArgumentParser(prog="python -m voxseg.bench.gpu_part", description=__doc__)
+    parser.add_argument("part", nargs="+", choices=PARTS)
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--small", action="store_true")
+    chosen = parser.parse_args(words)
+    from voxseg.engine.process import prepare
+
+    prepare()  # before torch is loaded
+    import torch
+
+    asked = Asked(torch.device(chosen.device), chosen.small, chosen.output)
+    for part in chosen.part:
+        for result in PARTS[part](asked):
+            write_text(asked.output, json_text(result.to_json()))
+    return 0
+
+
+def _machine(asked: Asked) -> "Iterator[BenchResult]":
+    """What is installed, and whether every kernel compiles and loads."""
+    from voxseg.bench.device import device_info
+    from voxseg.bench.report import BenchResult
+    from voxseg.engine.doctor import examine
+
+    found = [dataclasses.asdict(finding) for finding in examine()]
+    yield BenchResult("What this machine has", device_info(asked.device), found)
+
+
+def _on_device(what: str) -> "Callable[[Asked], Iterator[BenchResult]]":
+    def measure(asked: Asked) -> "Iterator[BenchResult]":
+        from voxseg.bench.device import DeviceBench, device_info, device_rows, device_title, tiny
+        from voxseg.bench.report import BenchResult
+
+        bench = tiny(DeviceBench()) if asked.small else DeviceBench()
+        result = BenchResult(device_title(what, bench), device_info(asked.device), [])
+        for row in device_rows(what, bench, asked.device):
+            result.rows.append(row)
+            yield result
+
+    return measure
+
+
+def _training(asked: Asked) -> "Iterator[BenchResult]":
+    """Training steps, recipe by recipe."""
+    from voxseg.bench.report import BenchResult
+    from voxseg.bench.train import RECIPES, TrainBench, run_train_bench, tiny
+    from voxseg.engine.workers import patch_worker_count
+
+    workers = tuple(dict.fromkeys((0, patch_worker_count(-1, asked.device))))
+    rows = []
+    for recipe in RECIPES[:1] if asked.small else RECIPES:
+        wanted = TrainBench(recipes=(recipe,), workers=workers, seconds=_TRAIN_SECONDS, rounds=1)
+        if asked.small:
+            wanted = dataclasses.replace(tiny(wanted), workers=(0,), variants=False)
+        result = run_train_bench(wanted, asked.device, _say)
+        rows += result.rows
+        yield BenchResult(result.title, result.machine, rows)
+
+
+def _figure(asked: Asked) -> "Iterator[BenchResult]":
+    """The paper's Figure 3, drawn."""
+    from voxseg.bench.pool import PoolBench, pool_figures
+
+    bench = PoolBench(repeats=1)
+    if asked.small:
+        bench = PoolBench(repeats=1, sweep_channels=2, sweep_sides=(16, 20), sweep_counts=(5, 20))
+    for result in pool_figures(bench, _say):
+        yield result
+        with replacing(asked.output.with_suffix(".png")) as temporary:
+            result.plot(temporary)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+PARTS: "dict[str, Callable[[Asked], Iterator[BenchResult]]]" = {
+    "machine": _machine,
+    "pool": _on_device("pool"),
+    "slic": _on_device("slic"),
+    "voxresnet": _on_device("voxresnet"),
+    "train": _training,
+    "figure": _figure,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Run a program for so many seconds at most, and end all that it started."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_GRACE_SECONDS = 5
+"""What a killed process gets to be gone; one that hangs in a driver may never be."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    code: int | None
+    """Its exit code, negative for a signal; None if it had to be stopped."""
+    seconds: float
+    lines: Sequence[str]
+    """What it said, without empty lines."""
+
+    @property
+    def failure(self) -> str:
+        """What went wrong, in a line; "" if nothing did."""
+        if self.code == 0:
+            return ""
+        last = f": {self.lines[-1].strip()}" if self.lines else ""
+        if self.code is None:
+            return f"not done after {self.seconds:.0f} s{last}"
+        if self.code < 0:
+            return f"ended by {_signal_name(-self.code)}{last}"
+        return self.lines[-1].strip() if self.lines else f"exit code {self.code}"
+
+
+def run_limited(
+    command: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    log: Path,
+    seconds: float,
+) -> Ended:
+    """Run a program and wait for it.
+
+    Args:
+        command: The program and its words.
+        folder: Where it runs.
+        environment: All of its variables.
+        log: File that gets all that it says, while it runs.
+        seconds: When it is killed, with the processes that it started.
+    """
+    start = time.monotonic()
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # so that they can be ended together
+        )
+        try:
+            code: int | None = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end_all(process)
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return Ended(code, time.monotonic() - start, lines)
+
+
+def _end_all(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
