@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from voxseg.bench import timing
+from voxseg.bench import device_pool, timing
 from voxseg.bench.device import DeviceBench, run_device_bench, tiny
 from voxseg.bench.device_network import TO_LABELS, TO_LABELS_WITH_SLIC
 from voxseg.bench.device_pool import COPY, PLAN
@@ -42,6 +42,20 @@ def test_pooling_is_held_against_a_copy_and_its_peers():
     # They compute the same, or the comparison would mean nothing.
     single = [row for row in rows if row["dtype"] == "float32" and row["method"] not in own[:2]]
     assert all(row["largest difference"] < 1e-5 for row in single)
+
+
+def test_a_peer_that_cannot_run_leaves_an_empty_row(monkeypatch):
+    def absent(*_):
+        raise NotImplementedError("no kernel for BFloat16")
+
+    labels = torch.arange(4, dtype=torch.int32).repeat(30).view(2, 5, 12)
+    pooling = device_pool.Pooling(device_pool.make_case(labels, 3, torch.float32, 0), 2)
+    list(pooling.own_rows())
+    one = device_pool._Method("absent", "max", absent)
+    monkeypatch.setattr(device_pool, "_peers", lambda _: [one])
+    (row,) = pooling.peer_rows()
+    assert row["method"] == "absent"
+    assert math.isnan(row["forward ms"])
 
 
 def test_slic_agrees_with_itself():

@@ -66,7 +66,7 @@ def test_parts_stay_together_below_ten_minutes():
     assert sum(part.seconds for part in PARTS) <= 60 * gpu._MINUTES < 600
     names = [part.name for part in PARTS]
     assert names[1:4] == ["pool", "slic", "voxresnet"]
-    assert names.index("tests") < names.index("memcheck") < names.index("train")
+    assert names.index("tests") < names.index("memcheck") < names.index("train-full")
 
 
 def test_what_fails_leaves_the_others_alone(run, capsys):
@@ -94,7 +94,8 @@ def test_what_fails_leaves_the_others_alone(run, capsys):
 
 
 def test_all_that_passes_is_a_success(run):
-    assert run(part("good", WRITES))[0] == 0
+    code, content = run(part("good", WRITES), words=["--commit", "abc"])
+    assert (code, content["commit"]) == (0, "abc")
     code, content = run(part("tests", "print('1 failed'); raise SystemExit(1)", is_check=True))
     assert code == 1
     assert content["checks"] == {"tests": "failed: 1 failed"}

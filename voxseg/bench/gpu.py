@@ -45,7 +45,8 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="JSON file; default: benchmarks/results/")
     parser.add_argument("--small", action="store_true", help="benchmarks alone, on small sizes")
     parser.add_argument("--what", nargs="+", choices=names, default=names, help="which parts")
-    parser.add_argument("--minutes", type=float, default=_MINUTES, help="for all; default: 9.5")
+    parser.add_argument("--minutes", type=float, default=_MINUTES, help="for all together")
+    parser.add_argument("--commit", default="", help="of the source, where git cannot tell")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N, or cpu to try it out")
     chosen = parser.parse_args(words)
     device = torch.device(chosen.device)
@@ -59,7 +60,12 @@ def main(words: list[str] | None = None) -> int:
             parts = [part for part in parts if not part.is_check]
             if chosen.output is None:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "small.json"
-        return _run_all(parts, device, path.absolute(), small=chosen.small, minutes=chosen.minutes)
+        # Figures of small sizes are no figures.
+        on_gpu = device.type == "cuda" and not chosen.small
+        known = _Known(path.absolute(), on_gpu, chosen.commit or _commit())
+        return _run_all(
+            parts, Setting(str(device), chosen.small, known.folder), known, chosen.minutes
+        )
 
 
 @dataclass
@@ -68,9 +74,15 @@ class _Known:
 
     path: Path
     on_gpu: bool
+    commit: str
     checks: dict[str, str] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     parts: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where parts leave what they say and measure."""
+        return self.path.parent / f"{self.path.stem}-parts"
 
     @property
     def bars(self) -> list[dict[str, Any]]:
@@ -81,7 +93,7 @@ class _Known:
         content = {
             "command": "make gpu",
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(),
+            "commit": self.commit,
             "finished": finished,
             "parts": self.parts,
             "bars": self.bars,
@@ -91,15 +103,9 @@ class _Known:
         write_document(self.path, GPU, content)
 
 
-def _run_all(
-    parts: Sequence[Part], device: torch.device, path: Path, *, small: bool, minutes: float
-) -> int:
+def _run_all(parts: Sequence[Part], setting: Setting, known: _Known, minutes: float) -> int:
     start = time.monotonic()
-    folder = path.parent / f"{path.stem}-parts"
-    folder.mkdir(parents=True, exist_ok=True)
-    setting = Setting(str(device), small, folder)
-    # Figures of small sizes are no figures.
-    known = _Known(path, device.type == "cuda" and not small)
+    setting.folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _stop)
     for part in parts:
         left = 60 * minutes - (time.monotonic() - start)
@@ -107,7 +113,7 @@ def _run_all(
         known.write(finished=False)
     known.write(finished=True)
     _summary(known)
-    _say(f"{time.monotonic() - start:.0f} s; figures are in {path}")
+    _say(f"{time.monotonic() - start:.0f} s; figures are in {known.path}")
     return int(any(_is_failure(part["outcome"]) for part in known.parts))
 
 

@@ -78,21 +78,18 @@ def _on_device(what: str) -> "Callable[[Asked], Iterator[BenchResult]]":
     return measure
 
 
-def _training(asked: Asked) -> "Iterator[BenchResult]":
-    """Training steps, recipe by recipe."""
-    from voxseg.bench.report import BenchResult
-    from voxseg.bench.train import RECIPES, TrainBench, run_train_bench, tiny
-    from voxseg.engine.workers import patch_worker_count
+def _training(recipe: str) -> "Callable[[Asked], Iterator[BenchResult]]":
+    def measure(asked: Asked) -> "Iterator[BenchResult]":
+        from voxseg.bench.train import TrainBench, run_train_bench, tiny
+        from voxseg.engine.workers import patch_worker_count
 
-    workers = tuple(dict.fromkeys((0, patch_worker_count(-1, asked.device))))
-    rows = []
-    for recipe in RECIPES[:1] if asked.small else RECIPES:
-        wanted = TrainBench(recipes=(recipe,), workers=workers, seconds=_TRAIN_SECONDS, rounds=1)
+        workers = tuple(dict.fromkeys((0, patch_worker_count(-1, asked.device))))
+        bench = TrainBench(recipes=(recipe,), workers=workers, seconds=_TRAIN_SECONDS, rounds=1)
         if asked.small:
-            wanted = dataclasses.replace(tiny(wanted), workers=(0,), variants=False)
-        result = run_train_bench(wanted, asked.device, _say)
-        rows += result.rows
-        yield BenchResult(result.title, result.machine, rows)
+            bench = dataclasses.replace(tiny(bench), workers=(0,), variants=False)
+        yield run_train_bench(bench, asked.device, _say)
+
+    return measure
 
 
 def _figure(asked: Asked) -> "Iterator[BenchResult]":
@@ -118,7 +115,8 @@ PARTS: "dict[str, Callable[[Asked], Iterator[BenchResult]]]" = {
     "pool": _on_device("pool"),
     "slic": _on_device("slic"),
     "voxresnet": _on_device("voxresnet"),
-    "train": _training,
+    "train-reduced": _training("ibsr-reduced8-v3"),
+    "train-full": _training("ibsr-full-v3"),
     "figure": _figure,
 }
 

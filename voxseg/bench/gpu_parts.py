@@ -101,7 +101,8 @@ PARTS = (
     Part("tests", 95, _tests, True, {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
     Part("memcheck", 60, _sanitizer("memcheck"), True, _UNCACHED),
     Part("racecheck", 60, _sanitizer("racecheck"), True, _UNCACHED),
-    _benchmark("train", 90),
+    _benchmark("train-reduced", 40),
+    _benchmark("train-full", 50),
     _benchmark("figure", 55),
 )
 """Most telling ones first."""
