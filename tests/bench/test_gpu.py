@@ -212,6 +212,7 @@ def test_the_machine_is_described(tmp_path, monkeypatch, forms):
     content = forms.check_document(path.read_text())
     states = {row["what"]: row["state"] for row in content["rows"]}
     assert states["torch"].startswith(torch.__version__.partition("+")[0])
+    assert re.fullmatch(r"compiled or loaded in \d+\.\d s", states["SLIC of the CPU"])
 
 
 # What make gpu may do without, because a machine with a GPU need not have it.

@@ -6,6 +6,7 @@ What is measured is written after every row, so that a part that is stopped lose
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,13 +56,24 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _machine(asked: Asked) -> "Iterator[BenchResult]":
-    """What is installed, and whether every kernel compiles and loads."""
-    from voxseg.bench.device import device_info
+    """What is installed, whether every kernel compiles and loads, and SLIC's code for the CPU.
+
+    Numba compiles that once, for half a minute, which no other part then has to wait for.
+    """
+    from voxseg.bench.device import COMPACTNESS, device_info
     from voxseg.bench.report import BenchResult
+    from voxseg.bench.slic import simulated_volume
     from voxseg.engine.doctor import examine
+    from voxseg.ops import slic
 
     found = [dataclasses.asdict(finding) for finding in examine()]
-    yield BenchResult("What this machine has", device_info(asked.device), found)
+    result = BenchResult("What this machine has", device_info(asked.device), found)
+    yield result
+    start = time.perf_counter()
+    slic(simulated_volume((16, 18, 40), 0), n_segments=20, compactness=COMPACTNESS)
+    state = f"compiled or loaded in {time.perf_counter() - start:.1f} s"
+    found.append({"what": "SLIC of the CPU", "state": state, "cure": ""})
+    yield result
 
 
 def _on_device(what: str) -> "Callable[[Asked], Iterator[BenchResult]]":
