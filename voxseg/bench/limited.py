@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,14 @@ from pathlib import Path
 
 _GRACE_SECONDS = 5
 """What a killed process gets to be gone; one that hangs in a driver may never be."""
+
+# Linux ends the program with the one that waits for it, should that be killed: nothing is left
+# behind that keeps a GPU busy.
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,11 @@ def run_limited(
         log: File that gets all that it says, while it runs.
         seconds: When it is killed, with the processes that it started.
     """
+    tied = [sys.executable, "-c", _TIED] if sys.platform == "linux" else []
     start = time.monotonic()
     with log.open("wb") as said:
         process = subprocess.Popen(
-            command,
+            [*tied, *command],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
