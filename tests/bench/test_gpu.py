@@ -28,6 +28,7 @@ from voxseg.documents import json_text
 result = report.BenchResult("half", {}, [{"method": "a", "ms": 1.0}])
 write_text(Path(sys.argv[1]), json_text(result.to_json()))
 """
+HANGS = "print('row 1', flush=True); import time; time.sleep(60)"
 
 
 def part(name, code, seconds=30, **more):
@@ -70,10 +71,12 @@ def test_parts_stay_together_below_ten_minutes():
     assert names.index("tests") < names.index("memcheck") < names.index("train-full")
 
 
-def test_what_fails_leaves_the_others_alone(run, capsys):
+def test_what_fails_leaves_the_others_alone(run, capsys, tmp_path):
     code, content = run(
         part("raises", WRITES + "raise RuntimeError('boom')"),
-        part("hangs", WRITES + "import time; time.sleep(60)", seconds=6),
+        part(
+            "hangs", WRITES + "print('row 1', flush=True); import time; time.sleep(60)", seconds=6
+        ),
         part("killed", "import os, signal; print('so far'); os.kill(os.getpid(), signal.SIGKILL)"),
         part("good", WRITES),
         part("tests", "print('135 passed')", is_check=True),
@@ -82,7 +85,11 @@ def test_what_fails_leaves_the_others_alone(run, capsys):
     assert code == 1
     outcomes = {one["part"]: one["outcome"] for one in content["parts"]}
     assert outcomes["raises"] == "failed: RuntimeError: boom"
-    assert outcomes["hangs"] == "failed: not done after 6 s"
+    assert outcomes["hangs"] == "failed: not done after 6 s: row 1"
+    # Where it hung is known.
+    log = (tmp_path / "gpu-parts" / "hangs.txt").read_text()
+    assert "Fatal Python error: Aborted" in log
+    assert 'File "<string>", line' in log
     assert outcomes["killed"].startswith("failed: ended by SIGKILL")
     assert outcomes["good"] == "done"
     assert content["checks"] == {"tests": "135 passed", "memcheck": "not installed"}
@@ -190,6 +197,8 @@ def test_an_end_is_told_in_a_line():
     assert Ended(None, 7.4, []).failure == "not done after 7 s"
     assert Ended(None, 7.4, ["at row 3"]).failure == "not done after 7 s: at row 3"
     assert Ended(-11, 1.0, ["x"]).failure == "ended by SIGSEGV: x"
+    dump = ["row 2", "Fatal Python error: Segmentation fault", "  File a", "Extension modules: b"]
+    assert Ended(-11, 1.0, dump).failure == "ended by SIGSEGV: row 2"
     assert Ended(-99, 1.0, []).failure == "ended by signal 99"
     assert Ended(3, 1.0, []).failure == "exit code 3"
 

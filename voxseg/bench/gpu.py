@@ -167,7 +167,8 @@ def _run(
 
 
 def _environment(part: Part, setting: Setting) -> dict[str, str]:
-    found = {**os.environ, **part.environment}
+    # One that crashes or hangs says where.
+    found = {**os.environ, "PYTHONFAULTHANDLER": "1", **part.environment}
     if setting.device.startswith("cuda"):
         found["VOXSEG_REQUIRE_CUDA"] = "1"
     return found

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_DUMP = "Fatal Python error"
 _GRACE_SECONDS = 5
 """What a killed process gets to be gone; one that hangs in a driver may never be."""
 
 # Linux ends the program with the one that waits for it, should that be killed: nothing is left
 # behind that keeps a GPU busy.
 _TIED = """
-import ctypes, os, signal, sys
+import ctypes, os, resource, signal, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes that would take their time
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 os.execvp(sys.argv[1], sys.argv[1:])
 """
@@ -37,12 +39,19 @@ class Ended:
         """What went wrong, in a line; "" if nothing did."""
         if self.code == 0:
             return ""
-        last = f": {self.lines[-1].strip()}" if self.lines else ""
+        said = self._before_dump
+        last = f": {said[-1].strip()}" if said else ""
         if self.code is None:
             return f"not done after {self.seconds:.0f} s{last}"
         if self.code < 0:
             return f"ended by {_signal_name(-self.code)}{last}"
         return self.lines[-1].strip() if self.lines else f"exit code {self.code}"
+
+    @property
+    def _before_dump(self) -> Sequence[str]:
+        """Lines before those in which a Python that is ended by a signal says where it was."""
+        ends = (at for at, line in enumerate(self.lines) if line.startswith(_DUMP))
+        return self.lines[: next(ends, len(self.lines))]
 
 
 def run_limited(
@@ -78,11 +87,19 @@ def run_limited(
             code: int | None = process.wait(seconds)
         except subprocess.TimeoutExpired:
             code = None
+            _ask_where(process)
         finally:
             _end_all(process)
     text = log.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
     return Ended(code, time.monotonic() - start, lines)
+
+
+def _ask_where(process: "subprocess.Popen[bytes]") -> None:
+    """Let a Python with PYTHONFAULTHANDLER=1 say where it hangs, which ends it."""
+    process.send_signal(signal.SIGABRT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_GRACE_SECONDS)
 
 
 def _end_all(process: "subprocess.Popen[bytes]") -> None:
