@@ -35,6 +35,7 @@ from voxseg.schemas import GPU
 _MINUTES = 9.5
 _TOO_SHORT_SECONDS = 5
 _LAST_LINES = 40
+_LONGEST_LINE = 300
 _STOPPED = 143  # what a shell gives for a program that SIGTERM ended
 
 
@@ -161,7 +162,7 @@ def _run(
         with replacing(known.path.with_suffix(".png")) as temporary:
             shutil.copyfile(picture, temporary)
     if ended.failure:
-        _say("\n".join(ended.lines[-_LAST_LINES:]))
+        _say("\n".join(line[:_LONGEST_LINE] for line in ended.lines[-_LAST_LINES:]))
         return f"failed: {ended.failure}", ended.seconds
     return (ended.lines[-1] if part.is_check and ended.lines else "done"), ended.seconds
 
