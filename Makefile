@@ -34,9 +34,10 @@ bench: install
 	$(BIN)/voxseg bench pool
 	$(BIN)/voxseg bench slic
 
-# On a machine with a GPU, with the Python that holds torch for it; nothing is installed.
+# On a machine with a GPU, with the Python that holds torch for it; nothing is installed:
+# make gpu OPTIONS="--output FILE.json --what pool slic" (all parts by default, ten minutes)
 gpu:
-	$(PYTHON) -m voxseg.bench.gpu
+	$(PYTHON) -m voxseg.bench.gpu $(OPTIONS)
 
 # The supervoxel paper's tables on IBSR: make reproduce DATA=folder OUT=folder BUDGET_MINUTES=80
 # The same line goes on where it was stopped; OPTIONS="--rows full-v3-* --device cuda" and so on.

@@ -65,9 +65,11 @@ def pool(
     torch's and voxseg's own ways on the CPU, and voxseg's on a GPU where there is one.
     """
     if device != "cpu":
-        _refuse_plot(plot)
+        _refuse_plot(plot, "belongs to --device cpu, whose curves include the GPU's")
         _measure_device("pool", device, quick, as_json)
         return
+    if quick:
+        _refuse_plot(plot, "needs curves, which --quick does not measure; leave one out")
     if _started_again(memory):
         return
     from voxseg.bench.pool import PoolBench, run_pool_bench
@@ -101,9 +103,11 @@ def slic(
     held against itself on the CPU instead.
     """
     if device != "cpu":
-        _refuse_plot(plot)
+        _refuse_plot(plot, "belongs to --device cpu, whose curves include the GPU's")
         _measure_device("slic", device, quick, as_json)
         return
+    if quick:
+        _refuse_plot(plot, "needs curves, which --quick does not measure; leave one out")
     if _started_again(memory):
         return
     from voxseg.bench.slic import SlicBench, run_slic_bench
@@ -148,11 +152,11 @@ def images(
     show(result, None, as_json)
 
 
-def _refuse_plot(plot: Path | None) -> None:
+def _refuse_plot(plot: Path | None, reason: str) -> None:
     from voxseg.errors import UsageError
 
     if plot is not None:
-        raise UsageError("--plot belongs to --device cpu, whose curves include the GPU's")
+        raise UsageError(f"--plot {reason}")
 
 
 def _measure_device(what: str, name: str, quick: bool, as_json: bool) -> None:

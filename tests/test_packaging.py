@@ -69,3 +69,28 @@ def test_wheel_installed_elsewhere_works(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("voxseg 0.")
+
+
+CHECKOUT = """
+import runpy, sys
+sys.meta_path[:] = [one for one in sys.meta_path if "__editable__" not in str(one)]
+sys.argv = ["voxseg", *sys.argv[1:]]
+runpy.run_module("voxseg", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--version"], "voxseg 0."), (["split", "--help"], "Deal the cases")],
+    ids=str,
+)
+def test_a_checkout_works_that_is_not_installed(words, said):
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKOUT, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout

@@ -36,8 +36,8 @@ def test_pool_bench_measures_every_method(tmp_path):
         ratio = rows[name]["forward + backward ms"] / ours
         assert rows[name]["times voxseg"] == pytest.approx(ratio, rel=0.5)
     by_voxels, by_count = result.sweeps
-    swept = {method.name for method in pool.METHODS if method.swept} | {"SciPy max"}
-    swept |= {"voxseg max, CUDA", "voxseg mean, CUDA"} if on_gpu else set()
+    names = {method.name for method in pool.METHODS if method.swept}
+    swept = {"SciPy max"} | names | ({f"{name}, CUDA" for name in names} if on_gpu else set())
     assert set(by_voxels.curves) == set(by_count.curves) == swept
     assert [x for x, _ in by_voxels.curves["voxseg max"]] == [16**3, 20**3]
     assert len(by_count.curves["voxseg mean"]) == len(TINY.sweep_counts)

@@ -50,11 +50,19 @@ def test_a_plot_of_one_device_is_refused(voxseg, tmp_path):
     assert not (tmp_path / "plot.png").exists()
 
 
+@pytest.mark.parametrize("what", ["pool", "slic"])
+def test_a_plot_of_what_is_not_measured_is_refused(what, voxseg, tmp_path):
+    outcome = voxseg("bench", what, "--quick", "--plot", str(tmp_path / "plot.png"))
+    assert outcome.code == 2
+    assert "--plot needs curves, which --quick does not measure" in outcome.err
+    assert not (tmp_path / "plot.png").exists()
+
+
 def test_bench_voxresnet_gives_the_share_of_pooling(voxseg):
     outcome = voxseg("bench", "voxresnet", "--quick", "--json")
     assert outcome.code == 0
     rows = json.loads(outcome.out[outcome.out.index("{") :])["rows"]
-    assert [row["design"] for row in rows] == ["V0", "V3"]
+    assert [row["what"] for row in rows][:2] == ["V0", "V3"]
     assert rows[1]["share of pooling"] is not None
 
 

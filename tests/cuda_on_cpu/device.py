@@ -201,6 +201,7 @@ def _answers(memory_bytes: int) -> dict[str, Any]:
         "Event": _Event,
         "Stream": _Stream,
         "_lazy_init": constant(None),
+        "_sleep": constant(None),
         "current_device": constant(0),
         "current_stream": stream(),
         "default_generators": (torch.Generator(),),

@@ -141,7 +141,8 @@ def test_pixdim_with_a_qform_in_use(fix, data, save, phantom, angles, signs):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("top", [4, 300, 70000, -3])
 def test_float_labels_become_integers(fix, data, phantom, order, top):
-    label = np.where(phantom[1] == 4, top, phantom[1]).astype(np.float32)
+    label = phantom[1].astype(np.float32)
+    label[label == 4] = top
     label[label == 1] += np.float32(7e-4)
     header = nib.Nifti1Header(endianness=order)
     header.set_data_dtype(np.float32)

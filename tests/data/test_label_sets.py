@@ -64,6 +64,8 @@ def test_values_of_a_label_set_are_its_classes():
     assert label_values((0, 1), VOC).sentence == "classes: the 21 of PASCAL VOC"
 
 
+# scikit-image 0.26 does what NumPy 2.5 asks nobody to do any more.
+@pytest.mark.filterwarnings("ignore:Setting the shape on a NumPy array:DeprecationWarning")
 def test_colours_are_told_apart_by_another_library():
     """Each label set's colours are distinct, or palettes could not be read back."""
     for label_set in (CITYSCAPES, VOC, CAMVID):

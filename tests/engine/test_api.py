@@ -53,6 +53,37 @@ def test_importing_the_package_loads_no_torch():
     assert done.stdout.split() == ["False", voxseg.__version__]
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "split('nowhere', 'split.json')",
+        "split('.', 'split.json', labels='nowhere')",
+        "split('.', 'split.json', groups='nowhere')",
+        "view('nowhere')",
+        "view('.', 'nowhere')",
+        "view('.', uncertainty='nowhere')",
+        "supervoxels('nowhere', 'out')",
+        "evaluate('nowhere', '.')",
+        "predict('.', 'nowhere', 'out')",
+    ],
+)
+def test_a_mistyped_path_is_told_before_torch_is_loaded(call, tmp_path):
+    code = f"""
+import sys, voxseg
+try:
+    voxseg.{call}
+except voxseg.errors.DataError as error:
+    print(error)
+print({{"torch", "monai", "nibabel", "scipy"}} & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "there is no file or folder nowhere; check the name", "set()"
+    ]  # fmt: skip
+
+
 def test_an_unknown_name_is_no_command():
     with pytest.raises(AttributeError, match="has no attribute 'segment'"):
         voxseg.segment()

@@ -4,6 +4,7 @@ Without a GPU the device is pretended (``tests/cuda_on_cpu/device.py``): a tenso
 device, a copy that nobody waited for or a wait in every step shows there too.
 """
 
+import json
 from collections import Counter
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxseg.bench import gpu
+from voxseg.bench import gpu_part
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.config import merge
 from voxseg.engine.predict import PredictRequest, predict
@@ -139,8 +140,10 @@ def test_a_device_that_is_too_small_leads_down_the_ladder(
     assert (found[0] == expected[0]).mean() > SAME_VOXELS
 
 
-def test_every_benchmark_runs(cuda_device, capsys):
-    assert gpu.main(["--small"]) == 0
-    text = capsys.readouterr().out
-    assert "failed" not in text
-    assert "cuda" in text
+@pytest.mark.parametrize("part", gpu_part.PARTS)
+def test_every_part_of_make_gpu_runs(part, tmp_path, cuda_device, capsys):
+    output = tmp_path / "out.json"
+    assert gpu_part.main([part, "--device", "cuda", "--small", "--output", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert result["rows"] or result["sweeps"]
+    assert "failed" not in capsys.readouterr().out

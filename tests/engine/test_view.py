@@ -153,6 +153,8 @@ def test_what_cannot_be_shown_is_refused(image, mask, label, tmp_path):
     frames = save(tmp_path / "frames.nii.gz", np.zeros((*SHAPE, 3), np.float32))
     colours = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     rgb = save(tmp_path / "rgb.nii.gz", colours)
+    for name in ("photo.png", "photo.jpg"):
+        (tmp_path / name).write_bytes(b"")
     for place, masks, error, words in (
         (image, many, DataError, r"many.nii.gz holds 4031 labels.*--supervoxels"),
         (image, below, DataError, r"below.nii.gz holds the label -1"),

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from voxseg.errors import UsageError, VoxsegError
-from voxseg.export import nifti
 from voxseg.export.nifti import Geometry, plain_geometry, write_map, write_mask
 
 SHAPE = (5, 6, 7)
@@ -310,7 +309,7 @@ def test_a_file_that_reads_back_differently_is_removed(damage, tmp_path, like, m
         save(self, name)
         self.dataobj[:] = label_of()
 
-    monkeypatch.setattr(nifti.nib.Nifti1Image, "to_filename", spoil)
+    monkeypatch.setattr(nib.Nifti1Image, "to_filename", spoil)
     with pytest.raises(VoxsegError, match=f"read back with another .*{damage}"):
         write_mask(tmp_path / "a.nii.gz", label_of(), like)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 import builtins
 import ctypes
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -149,6 +150,27 @@ def test_a_missing_library_is_named_with_the_cure(monkeypatch):
     monkeypatch.setattr(nvrtc, "_bindings", lambda _: SimpleNamespace(nvrtcVersion=missing))
     with pytest.raises(KernelError, match=r"\(libnvrtc.so.13 not found\); .* pip install nvidia-c"):
         nvrtc.compile_cubin("superpixel_pool", "sm_90")
+
+
+def test_a_library_is_found_wherever_python_finds_its_package(tmp_path, monkeypatch):
+    """As where packages lie in a folder of PYTHONPATH, where NVIDIA's bindings do not look."""
+    folder = tmp_path / "nvidia" / "cu13" / "lib"
+    folder.mkdir(parents=True)
+    for name in ("libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc.alt.so.13"):
+        (folder / name).touch()
+    loaded = []
+
+    def version():
+        if not loaded:
+            raise RuntimeError("libnvrtc.so.13 not found")
+        return Code(0), 13, 0
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(nvrtc, "_bindings", lambda _: SimpleNamespace(nvrtcVersion=version))
+    monkeypatch.setattr(nvrtc.ctypes, "CDLL", lambda path: loaded.append(Path(path)))
+    assert nvrtc.nvrtc_version() == "13.0"
+    ours = [path.name for path in loaded if tmp_path in path.parents]
+    assert ours == ["libnvrtc-builtins.so.13.0", "libnvrtc.so.13"]
 
 
 class Code(int):

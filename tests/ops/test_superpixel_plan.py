@@ -111,6 +111,57 @@ def test_inference_tensors_are_never_remembered():
         assert find_tiles(labels, 4) is not find_tiles(labels, 4)
 
 
+def test_a_plan_by_hand_is_found_in_inference_mode_too(device, monkeypatch):
+    made = []
+    monkeypatch.setattr(MODULE, "make_tiles", lambda *a: made.append(a) or make_tiles(*a))
+    with torch.inference_mode():
+        labels = labels_of((9, 10, 33), 5).to(device).clone()
+        assert labels.is_inference()
+        plan = superpixel_plan(labels.clamp_max(4), 5)
+        features = torch.rand(2, 3, 9, 10, 33).to(device)
+        for _ in range(3):
+            superpixel_pool(features, plan, 5, "mean")
+            superpixel_pool(features, plan, 5, "max")
+    assert len(made) == (device.type == "cuda")
+
+
+@pytest.mark.cuda
+def test_another_stream_waits_for_what_is_kept(pretence, cuda_device, monkeypatch):
+    """What one stream makes in secret is there when another one uses it, and stays until then."""
+
+    class Stream:
+        def __init__(self, number):
+            self.cuda_stream = number
+
+        def wait_event(self, event):
+            assert event._recorded
+            story.append(("waits", self.cuda_stream))
+
+    def kept(tensor, stream):
+        story.append(("kept", stream.cuda_stream))
+
+    story, first, second = [], Stream(1), Stream(2)
+    monkeypatch.setattr(torch.Tensor, "record_stream", kept)
+    labels = labels_of((9, 10, 33), 5).long().to(cuda_device)
+    for stream, expected in (
+        (first, []),
+        (first, []),
+        (second, [("waits", 2), ("kept", 2)]),
+        (first, []),
+    ):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda *_, own=stream: own)
+        narrowed = narrow(labels)
+        assert story == expected
+        story.clear()
+        tiles = find_tiles(narrowed, 5)
+        assert story == expected[:1] + expected[1:] * len(tiles.tensors)
+        story.clear()
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda *_: second)
+    assert find_tiles(narrow(labels), 5) is tiles
+    assert story == []
+
+
 def test_narrow_keeps_what_does_not_fit_outside():
     wide = torch.tensor([[-(2**40), -1, 0, 5, 2**31, 2**40]])
     assert narrow(wide).tolist() == [[-1, -1, 0, 5, 2**31 - 1, 2**31 - 1]]

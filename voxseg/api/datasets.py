@@ -51,7 +51,9 @@ def split(
     overwrite: bool = False,
 ) -> "tuple[Fold, ...]":
     """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
-    check_exists(Path(data))  # before torch is loaded
+    for place in (data, labels, groups):
+        if place is not None:
+            check_exists(Path(place))  # before torch is loaded
     from voxseg.engine.dealing import Dealing, write_dealt
 
     dealing = Dealing(

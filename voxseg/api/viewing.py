@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxseg.api.shared import silent
+from voxseg.data.folders import check_exists
 from voxseg.engine.options import Place, as_path, as_paths
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ def view(
     say: Callable[[str], None] = silent,
 ) -> "WrittenViewer":
     """Write one HTML page that shows a volume with masks over it; see ``voxseg view --help``."""
+    shown = () if masks is None else as_paths(masks)
+    for place in (image, *shown, supervoxels, uncertainty):
+        if place is not None:
+            check_exists(Path(place))  # before anything that reads volumes is loaded
     from voxseg.engine import view as _view
 
     request = _view.ViewRequest(
         image=Path(image),
-        masks=() if masks is None else as_paths(masks),
+        masks=shown,
         output=as_path(output),
         label_table=label_table,
         supervoxels=as_path(supervoxels),

@@ -7,13 +7,14 @@ memory can cost more than an op, and it costs every method.
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from voxseg.bench.device import device_info
 from voxseg.bench.report import BenchResult, Row, Sweep, machine_info
 from voxseg.bench.slic import simulated_volume
 from voxseg.bench.timing import milliseconds
@@ -24,7 +25,7 @@ from voxseg.ops.superpixel_pool import Reduce
 COMPACTNESS = 0.1
 """Of SLIC: about the noise of the simulated volume."""
 _REFERENCE = "SciPy max"
-_REDUCES: tuple[Reduce, ...] = ("max", "mean")
+_OWN: dict[str, Reduce] = {"voxseg max": "max", "voxseg mean": "mean"}
 _LONGEST_MS = 3000.0
 """The reference is left out of a curve behind a point that took longer."""
 _SLOW_MS = 1000.0
@@ -76,7 +77,7 @@ class _Case:
     @property
     def zeros(self) -> Tensor:
         """(C, K), what torch's own ops reduce into."""
-        return torch.zeros(self.grad.shape[1:])
+        return self.grad.new_zeros(self.grad.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,20 @@ def run_pool_bench(
         "huge pages": os.environ.get("THP_MEM_ALLOC_ENABLE", "0"),
     }
     size = f"{bench.side}^3 voxels, {bench.channels} channels, {case.count} superpixels"
-    sweeps = _sweeps(bench, notify) if bench.sweep else []
+    *_, sweeps = _sweeps(bench, notify) if bench.sweep else [[]]
     return BenchResult(f"Superpixel pooling, {size}", machine, rows, sweeps)
+
+
+def pool_figures(bench: PoolBench, notify: Callable[[str], None]) -> Iterator[BenchResult]:
+    """Measure the curves alone, the paper's Figure 3, on the CPU and on a GPU if there is one.
+
+    Returns:
+        The result with the first curves, then with all of them.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    title = f"Superpixel pooling, {bench.sweep_channels} channels"
+    for sweeps in _sweeps(bench, notify):
+        yield BenchResult(title, device_info(device), [], sweeps)
 
 
 def _row(
@@ -264,51 +277,61 @@ def _reference_ms(case: _Case) -> float:
 
 
 def _cuda_ms(case: _Case) -> dict[str, float]:
-    """Time voxseg's ops on the GPU, forward and backward, the plan made before."""
+    """Time the methods of the curves on the GPU, voxseg's with a plan that was made before."""
     device = torch.device("cuda")
-    plan = superpixel_plan(case.superpixels.to(device), case.count)
-    leaf, grad = case.features.to(device).requires_grad_(), case.grad.to(device)
+    there = _Case(**{name: part.to(device) for name, part in vars(case).items()})
+    plan = superpixel_plan(there.superpixels, there.count)
+    leaf = there.features.requires_grad_()
 
-    def call(reduce: Reduce) -> None:
-        pooled = superpixel_pool(leaf, plan, case.count, reduce)
-        torch.autograd.grad(pooled, leaf, grad)
+    def call(method: _Method) -> None:
+        if method.name in _OWN:
+            pooled = superpixel_pool(leaf, plan, there.count, _OWN[method.name])
+        else:
+            pooled = method.pool(leaf, there)
+        torch.autograd.grad(pooled, leaf, there.grad.view_as(pooled))
 
     return {
-        f"voxseg {reduce}, CUDA": milliseconds(partial(call, reduce), device) for reduce in _REDUCES
+        _on_cuda(method): milliseconds(partial(call, method), device)
+        for method in METHODS
+        if method.swept
     }
 
 
-def _sweeps(bench: PoolBench, notify: Callable[[str], None]) -> list[Sweep]:
-    """Measure time forward and backward against voxels and against superpixels (Figure 3)."""
+def _on_cuda(method: _Method) -> str:
+    return f"{method.name}, CUDA"
+
+
+def _sweeps(bench: PoolBench, notify: Callable[[str], None]) -> Iterator[list[Sweep]]:
+    """Measure time forward and backward against voxels, then against superpixels (Figure 3)."""
     methods = tuple(method for method in METHODS if method.swept)
     names = [*(method.name for method in methods), _REFERENCE]
     if torch.cuda.is_available():
-        names += [f"voxseg {reduce}, CUDA" for reduce in _REDUCES]
+        names += map(_on_cuda, methods)
     else:
         notify("no CUDA device: the curves are the CPU's")
-    by_voxels: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    by_count: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-    problems = [(side, 100) for side in bench.sweep_sides]
-    problems += [(bench.sweep_sides[-2:][0], count) for count in bench.sweep_counts]
-    for at, (side, count) in enumerate(problems):
-        notify(f"curves: {side}^3 voxels, {count} superpixels")
-        case = _make_case(bench, side, bench.sweep_channels, count)
-        _, _, both = _measure(case, methods, bench.repeats)
-        curves, x = (by_voxels, side**3) if at < len(bench.sweep_sides) else (by_count, case.count)
-        slowest = max((y for _, y in curves[_REFERENCE]), default=0.0)
-        if slowest < _LONGEST_MS:
-            both[_REFERENCE] = _reference_ms(case)
-        if torch.cuda.is_available():
-            both |= _cuda_ms(case)
-        for name, took in both.items():
-            curves[name].append((x, took))
-    what = f"forward + backward, {bench.sweep_channels} channels"
-    return [
-        Sweep("against voxels, 100 superpixels", "voxels", f"ms, {what}", by_voxels),
-        Sweep(
-            f"against superpixels, {bench.sweep_sides[-2:][0]}^3 voxels",
+    side = bench.sweep_sides[-2:][0]
+    what = f"ms, forward + backward, {bench.sweep_channels} channels"
+    wanted = (
+        ("against voxels, 100 superpixels", "voxels", [(one, 100) for one in bench.sweep_sides]),
+        (
+            f"against superpixels, {side}^3 voxels",
             "superpixels",
-            f"ms, {what}",
-            by_count,
+            [(side, count) for count in bench.sweep_counts],
         ),
-    ]
+    )
+    sweeps = []
+    for title, along, problems in wanted:
+        curves: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        for edge, count in problems:
+            notify(f"curves: {edge}^3 voxels, {count} superpixels")
+            case = _make_case(bench, edge, bench.sweep_channels, count)
+            _, _, both = _measure(case, methods, bench.repeats)
+            slowest = max((y for _, y in curves[_REFERENCE]), default=0.0)
+            if slowest < _LONGEST_MS:
+                both[_REFERENCE] = _reference_ms(case)
+            if torch.cuda.is_available():
+                both |= _cuda_ms(case)
+            for name, took in both.items():
+                curves[name].append((edge**3 if along == "voxels" else case.count, took))
+        sweeps.append(Sweep(title, along, what, curves))
+        yield list(sweeps)

@@ -15,6 +15,8 @@ from voxseg.documents import document
 from voxseg.schemas import BENCH
 
 Row = dict[str, float | str]
+_ON_GPU = ", CUDA"
+"""Ends the name of a curve that belongs to the one without it."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,31 @@ class BenchResult:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.0 * len(self.sweeps), 4.5), layout="constrained")
+        figure = Figure(figsize=(6.0 * len(self.sweeps), 5.0), layout="constrained")
         FigureCanvasAgg(figure)
+        lines = {}
+        colours: dict[str, str] = {}
         for index, sweep in enumerate(self.sweeps):
             axes = figure.add_subplot(1, len(self.sweeps), index + 1)
             for name, points in sweep.curves.items():
-                axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=name)
+                method = name.removesuffix(_ON_GPU)
+                style = "o-" if method == name else "s--"
+                colour = colours.setdefault(method, f"C{len(colours)}")
+                x, y = ([point[axis] for point in points] for axis in (0, 1))
+                [lines[name]] = axes.plot(x, y, style, color=colour, label=name)
             axes.set(xscale="log", yscale="log", title=sweep.title)
             axes.set(xlabel=sweep.x_label, ylabel=sweep.y_label)
             axes.grid(visible=True, which="both", alpha=0.3)
-            axes.legend(fontsize="small")
-        figure.suptitle(f"{self.title} ({self.machine.get('processor', 'unknown processor')})")
+        names = [self.machine.get("processor", "unknown processor"), self.machine.get("device")]
+        figure.suptitle(f"{self.title} ({', '.join(str(name) for name in names if name)})")
+        # Below the curves: nine of them leave no room beside them.
+        figure.legend(
+            lines.values(),
+            lines.keys(),
+            loc="outside lower center",
+            ncols=2 * len(self.sweeps),
+            fontsize="small",
+        )
         figure.savefig(path, format="png", dpi=120)
 
 

@@ -10,6 +10,12 @@ import torch
 from voxseg.layers.depth_first import LiveBytes
 
 _WARM_UPS = 3
+_FEWEST = 3
+_ENOUGH_MS = 2000.0
+"""No call is repeated for much longer."""
+_MOST_AHEAD_MS = 200.0
+_CYCLES_PER_MS = 2_000_000
+"""About the clock of a GPU; on a slower one it sleeps longer, which does no harm."""
 _LONG_MS = 20_000.0
 """A call that takes longer is made once."""
 
@@ -18,12 +24,30 @@ def milliseconds(call: Callable[[], object], device: torch.device, repeats: int 
     """Give the median time of a call, after a few that are not counted.
 
     On a GPU each call is timed by events on its own stream, without the host's waiting; the call's
-    data should exceed the GPU's cache, or it is timed warm.
+    data should exceed the GPU's cache, or it is timed warm. Calls that take long are repeated less
+    often, three times at least on a GPU.
     """
-    for _ in range(_WARM_UPS if device.type == "cuda" else 1):
-        call()
     if device.type != "cuda":
-        return statistics.median(_wall_ms(call) for _ in range(repeats))
+        call()
+        times = [_wall_ms(call)]
+        while len(times) < repeats and sum(times) < _ENOUGH_MS:
+            times.append(_wall_ms(call))
+        return statistics.median(times)
+    with torch.cuda.device(device):
+        return _event_milliseconds(call, device, repeats)
+
+
+def _event_milliseconds(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+    finished = _finished(call, device)
+    for _ in range(_WARM_UPS):
+        finished()
+    queued_ms = _wall_ms(call)
+    torch.cuda.synchronize(device)
+    repeats = max(_FEWEST, min(repeats, int(_ENOUGH_MS / _wall_ms(finished))))
+    # The GPU is kept busy while calls are queued: between two short ones it would wait for Python,
+    # and that would be timed.
+    ahead_ms = min(_MOST_AHEAD_MS, 2 * repeats * queued_ms)
+    torch.cuda._sleep(int(ahead_ms * _CYCLES_PER_MS))  # type: ignore[no-untyped-call]  # as below
     pairs = []
     for _ in range(repeats):
         begin, end = (

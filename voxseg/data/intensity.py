@@ -30,8 +30,6 @@ class _CoilField(RandBiasField):
 def intensity_transforms(settings: AugmentSettings, *, has_field: bool) -> Compose | None:
     """Build what ``settings`` ask for, None for nothing; ``has_field``: with a coil's field."""
     probability = settings.intensity_probability
-    if not probability:
-        return None
     steps = []
     if settings.contrast:
         steps += [

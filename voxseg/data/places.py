@@ -98,9 +98,9 @@ def _class_positions(
     """Remember voxels of each class, and last of the whole foreground; none lies outside it."""
     assert case.label is not None
     inside = np.ravel((case.image != OUTSIDE).any(0))
-    flat = np.where(inside, np.ravel(case.label), -1)
+    label = np.ravel(case.label)
     positions = []
-    for chosen in (*(flat == k for k in range(num_classes)), inside):
+    for chosen in (*(inside & (label == k) for k in range(num_classes)), inside):
         found = np.flatnonzero(chosen)
         if len(found) > _POSITIONS_KEPT:
             found = np.sort(rng.choice(found, _POSITIONS_KEPT, replace=False))

@@ -99,6 +99,8 @@ class Augment:
 
     @functools.cached_property
     def _intensity(self) -> "Compose | None":
+        if not self._settings.intensity_probability:
+            return None
         from voxseg.data.intensity import intensity_transforms  # MONAI, three seconds
 
         return intensity_transforms(self._settings, has_field=not self._is_image)

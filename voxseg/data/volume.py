@@ -5,6 +5,7 @@ code is above 0, else voxel sizes (``pixdim``) about the centre of the array wit
 running to the left. No transform decides geometry after this; masks are written with the source's
 header (``export/nifti.py``).
 Axes: nibabel's order, (X, Y, Z) of the file, no flip and no transpose.
+It is loaded when a file is read, so that networks train on arrays where it is missing.
 """
 
 import gzip
@@ -19,31 +20,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import logger as nibabel_logger
-from nibabel.spatialimages import HeaderDataError, HeaderTypeError
-from nibabel.wrapstruct import WrapStructError
 
 from voxseg.data.names import is_volume_file
 from voxseg.data.sniff import describe_head, nifti_version, read_head
+from voxseg.data.voxels import finite, whole
 from voxseg.errors import DataError
 
 GRID_TOLERANCE_VOXELS = 0.01
 """Two grids are the same if no corner of one lies further than this from the other's."""
 
 _UNIT_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
-_WHOLE_TOLERANCE = 1e-4  # rounding noise of scaled integers, e.g. 255 * float32(1 / 255)
 _DEFLATE_LIMIT = 1032  # no deflate stream grows by more
 _SMALLEST_EDGE = 1e-6  # of a voxel, in the file's unit; smaller ones, and their inverse, are damage
 _WIDTH_BY_HEIGHT = slice(1, None, -1)  # of a photograph's (H, W, 1)
 _ONE_SIZE = "save both in one size (if one lies on its side: EXIF orientations are not applied)"
 _reading = threading.local()
-_DAMAGED = (
-    EOFError, OSError, ValueError, OverflowError, zlib.error,
-    ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +107,7 @@ def read_image(path: Path) -> Volume:
             f"{path} holds {shape[3]} frames of {_by(shape[:3])} voxels where one is needed; give "
             "each frame a file of its own, or use them together as channels"
         )
-    array = _finite(voxels.reshape(shape), path)
+    array = finite(voxels.reshape(shape), path)
     return _volume(array, image, path, voxels.ndim - 3)
 
 
@@ -131,7 +123,7 @@ def read_channels(paths: Sequence[Path]) -> Volume:
     if len(paths) == 1:
         voxels, image = _read(paths[0])
         array, trailing = _channels_first(voxels)
-        return _volume(_finite(array, paths[0]), image, paths[0], trailing)
+        return _volume(finite(array, paths[0]), image, paths[0], trailing)
     channels = [read_image(path) for path in paths]
     first = channels[0]
     for other in channels[1:]:
@@ -160,6 +152,8 @@ def made_volume(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path:
 
     Its affine, to mm in RAS, is rounded to float32 as headers store it; qform and sform are set.
     """
+    import nibabel as nib
+
     header_class: Any = nib.Nifti1Header  # untyped
     header = header_class()
     header.set_data_shape(array.shape[-3:])
@@ -200,7 +194,7 @@ def read_label(path: Path) -> Volume:
         )
     voxels = voxels.reshape(shape)
     if voxels.dtype.kind == "f":
-        voxels = _whole(voxels, path)
+        voxels = whole(voxels, path)
     if voxels.dtype.itemsize > 2:
         low, high = int(voxels.min()), int(voxels.max())
         if low < -(2**31) or high >= 2**31:
@@ -261,6 +255,8 @@ def form_distance(volume: Volume) -> float:
 
     It is 0 if one of them is unused (code 0), infinity if the qform is no rotation.
     """
+    from nibabel.spatialimages import HeaderDataError
+
     header = volume.header
     if header["qform_code"] <= 0 or header["sform_code"] <= 0:
         return 0.0
@@ -273,6 +269,8 @@ def form_distance(volume: Volume) -> float:
 
 def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any], Any]:
     """Return the scaled voxels (or zeros) as the file shapes them, at least 3D, and the image."""
+    import nibabel as nib
+
     path = Path(path)
     if not path.is_dir() and not is_volume_file(path.with_name(path.name.lstrip("."))):
         raise DataError(f"{path} is neither .nii nor .nii.gz; convert it to NIfTI")
@@ -296,9 +294,18 @@ def _read(path: Path, *, with_voxels: bool = True) -> tuple[np.ndarray[Any, Any]
             voxels = np.asanyarray(image.dataobj)
             while is_compressed and file.read(2**20):
                 pass  # to the end, where gzip compares the checksum
-    except _DAMAGED as error:
+    except _signs_of_damage() as error:
         _refuse_damaged(path, error)
     return voxels, image
+
+
+def _signs_of_damage() -> tuple[type[Exception], ...]:
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+    from nibabel.wrapstruct import WrapStructError
+
+    of_nibabel = (ImageFileError, HeaderDataError, HeaderTypeError, WrapStructError)
+    return (EOFError, OSError, ValueError, OverflowError, zlib.error, *of_nibabel)
 
 
 def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
@@ -340,37 +347,6 @@ def _squeezed_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[:3] if frames == 1 else (*shape[:3], frames)
 
 
-def _finite(voxels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-    """Return C-contiguous float32 voxels, or raise if any is NaN or infinite."""
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite: caught below
-        array = np.ascontiguousarray(voxels, dtype=np.float32)
-    finite = np.isfinite(array)
-    if not finite.all():
-        num_nan = int(np.isnan(array).sum())
-        num_infinite = int(array.size - finite.sum()) - num_nan
-        raise DataError(
-            f"{path} has {num_nan} NaN and {num_infinite} infinite voxels of {array.size}; replace "
-            "them (background is usually 0) or leave the case out"
-        )
-    return array
-
-
-def _whole(voxels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-    """Return floating point labels rounded, or raise if they are not whole numbers."""
-    if not np.isfinite(voxels).all():
-        num_bad = int(voxels.size - np.isfinite(voxels).sum())
-        raise DataError(f"label {path} has {num_bad} NaN or infinite voxels; replace them")
-    rounded: np.ndarray[Any, Any] = np.rint(voxels)
-    odd = np.abs(voxels - rounded) > _WHOLE_TOLERANCE
-    if odd.any():
-        raise DataError(
-            f"label {path} has {int(odd.sum())} voxels that are not whole numbers (for example "
-            f"{float(voxels[odd][0]):.6g}); it may be a probability map or interpolated: threshold "
-            "it, or resample the original with nearest neighbour"
-        )
-    return rounded
-
-
 def _volume(array: np.ndarray[Any, Any], image: Any, path: Path, trailing: int) -> Volume:
     return Volume(array, image.affine.copy(), image.header.copy(), Path(path), trailing)
 
@@ -386,8 +362,10 @@ def _quiet_nibabel() -> Iterator[None]:
     They name no file and no cure; ``check`` reports what matters with both. Volumes are read in
     several threads, so nothing here may be switched off and on again for the whole program.
     """
+    from nibabel.imageglobals import logger
+
     warnings.filterwarnings("ignore", "Extension size is not a multiple of 16", UserWarning)
-    nibabel_logger.addFilter(_is_from_elsewhere)  # once: adding it again changes nothing
+    logger.addFilter(_is_from_elsewhere)  # once: adding it again changes nothing
     _reading.is_ours = True
     try:
         yield

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import nibabel as nib
 import numpy as np
 
 from voxseg.errors import UsageError, VoxsegError
@@ -68,6 +67,8 @@ def plain_geometry(
     Returns:
         The geometry; its affine is rounded to float32, as the header stores it.
     """
+    import nibabel as nib
+
     header_class: Any = nib.Nifti1Header  # untyped
     header = header_class()
     header.set_data_shape(shape)
@@ -143,6 +144,8 @@ def nifti_bytes(
         intercept: See ``slope``.
         is_label: Say in the header that these are labels.
     """
+    import nibabel as nib
+
     header_class: Any = nib.Nifti1Header  # untyped
     header = header_class(endianness="<")
     header.set_data_dtype(np.uint8)
@@ -190,6 +193,8 @@ def _image(
     voxels: np.ndarray[Any, Any], like: HasGeometry, display_range: tuple[float, float]
 ) -> Any:
     """Return nibabel's image of ``voxels`` under a copy of the source's header."""
+    import nibabel as nib
+
     header = like.header.copy()
     header.set_data_dtype(voxels.dtype)  # the byte order stays the header's
     pixdim = header["pixdim"].copy()

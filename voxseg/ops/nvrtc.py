@@ -10,6 +10,7 @@ Kernels go to torch's current stream. Compile before a CUDA graph is captured: c
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -327,13 +328,31 @@ def _log(nvrtc: Any, program: Any) -> str:
 def _nvrtc() -> Any:
     module = _bindings("nvrtc")
     try:
-        module.nvrtcVersion()
+        try:
+            module.nvrtcVersion()
+        except (RuntimeError, OSError):
+            # NVIDIA's bindings look in site-packages, Python in more folders.
+            _load_from_packages()
+            module.nvrtcVersion()
     except (RuntimeError, OSError) as error:
         raise KernelError(
             f"NVRTC, which compiles voxseg's CUDA kernels, is not found ({_first_line(error)}); it "
             "comes with CUDA builds of torch, or run: pip install nvidia-cuda-nvrtc"
         ) from None
     return module
+
+
+def _load_from_packages() -> None:
+    """Load the NVRTC that NVIDIA's packages hold, wherever Python finds them.
+
+    The bindings then use what is loaded.
+    """
+    found = importlib.util.find_spec("nvidia")
+    folders = (found.submodule_search_locations or []) if found else []
+    for folder in folders:
+        for name in ("libnvrtc-builtins.so.*", "libnvrtc.so.*"):
+            for library in sorted(Path(folder).glob(f"*/lib/{name}")):
+                ctypes.CDLL(str(library))
 
 
 @functools.cache

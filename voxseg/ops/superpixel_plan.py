@@ -53,6 +53,11 @@ class Tiles:
     """Logarithm of the tile's size along each axis; they add up to 11."""
 
     @property
+    def tensors(self) -> list[Tensor]:
+        """All that lies on the device."""
+        return [self.offsets, self.base, self.start, self.stop, self.rows, self.first, self.sizes]
+
+    @property
     def tiles_per_image(self) -> int:
         """How many tiles cover one image."""
         return math.prod(-(-n // 2**bits) for n, bits in zip(self.shape, self.bits, strict=True))
@@ -101,6 +106,9 @@ def superpixel_plan(superpixels: Tensor, count: int) -> SuperpixelPlan:
             f"{count}: labels must be below it"
         )
     labels = narrow(superpixels)
+    if labels.is_inference():
+        with torch.inference_mode(mode=False):  # or nothing would be found again
+            labels = labels.clone()
     tiles = find_tiles(labels, count) if labels.device.type == "cuda" and not plain() else None
     return SuperpixelPlan(labels, count, tiles)
 
@@ -228,6 +236,14 @@ def _in_tiles(labels: Tensor, count: int, bits: tuple[int, int, int]) -> Tensor:
     return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, TILE_VOXELS)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """When what a stream of a GPU makes is there, for the other streams."""
+
+    stream: int
+    event: torch.cuda.Event
+
+
 @dataclass
 class _Known:
     """What is remembered about a label tensor, for as long as it lives."""
@@ -235,7 +251,9 @@ class _Known:
     tensor: weakref.ref[Tensor]
     version: int
     narrow: Tensor | None = None
+    narrow_ready: _Ready | None = None
     tiles: Tiles | None = None
+    tiles_ready: _Ready | None = None
     count: int = -1
     times: int = 0
 
@@ -267,6 +285,7 @@ def narrow(superpixels: Tensor) -> Tensor:
     keep = is_cuda and not torch.compiler.is_compiling()
     entry = _remember(superpixels) if keep else None
     if entry is not None and entry.narrow is not None:
+        _await(entry.narrow_ready, [entry.narrow])
         return entry.narrow
     labels = superpixels
     if superpixels.dtype.itemsize > 4:
@@ -274,7 +293,7 @@ def narrow(superpixels: Tensor) -> Tensor:
     labels = labels.to(torch.int32)
     labels = labels.contiguous() if is_cuda else labels
     if entry is not None:
-        entry.narrow = labels
+        entry.narrow, entry.narrow_ready = labels, _mark(labels)
     return labels
 
 
@@ -286,6 +305,7 @@ def find_tiles(superpixels: Tensor, count: int) -> Tiles:
     """
     entry = _remember(superpixels)
     if entry is not None and entry.tiles is not None and entry.count == count:
+        _await(entry.tiles_ready, entry.tiles.tensors)
         return entry.tiles
     if _is_capturing(superpixels):
         raise RuntimeError(
@@ -294,7 +314,7 @@ def find_tiles(superpixels: Tensor, count: int) -> Tiles:
         )
     tiles = make_tiles(superpixels, count)
     if entry is not None:
-        entry.tiles, entry.count = tiles, count
+        entry.tiles, entry.tiles_ready, entry.count = tiles, _mark(superpixels), count
     return tiles
 
 
@@ -313,6 +333,31 @@ def find_tiles_if_worth_it(superpixels: Tensor, count: int) -> Tiles | None:
             return None
     tiles = find_tiles(superpixels, count)
     return tiles if tiles.is_coherent else None
+
+
+def _mark(tensor: Tensor) -> _Ready | None:
+    """Mark what the current stream has been given to make on the device of ``tensor``."""
+    if tensor.device.type != "cuda" or _is_capturing(tensor):
+        return None
+    stream = torch.cuda.current_stream(tensor.device)
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
+    event.record(stream)
+    return _Ready(stream.cuda_stream, event)
+
+
+def _await(ready: _Ready | None, tensors: list[Tensor]) -> None:
+    """Let the current stream wait for what another one makes; nobody sees that it was kept.
+
+    A graph needs no waiting: torch lets the device come to rest before it captures one.
+    """
+    if ready is None or _is_capturing(tensors[0]):
+        return
+    stream = torch.cuda.current_stream(tensors[0].device)
+    if stream.cuda_stream == ready.stream:
+        return
+    stream.wait_event(ready.event)
+    for tensor in tensors:
+        tensor.record_stream(stream)
 
 
 def _is_capturing(tensor: Tensor) -> bool:
