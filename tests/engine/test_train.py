@@ -300,6 +300,29 @@ def test_a_checkpoint_of_other_classes_is_refused(subjects, quick, tmp_path):
         train(request(subjects, tmp_path / "fine", quick, init_from=tmp_path / "other.pt"))
 
 
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (["fold-0/checkpoints/best.pt"], "is a cross-validation; name one of its runs, .*fold-0$"),
+        (["seed-3/fold-1/checkpoints/best.pt"], "name one of its runs, like .*seed-3.fold-1$"),
+        (["config.toml"], "holds no checkpoints/best.pt"),
+        ([], "does not exist"),
+    ],
+)
+def test_what_no_training_starts_from_is_told_first(subjects, quick, tmp_path, held, message):
+    for name in held:
+        path = tmp_path / "base" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    said = []
+    with pytest.raises(DataError, match=message):
+        train(
+            request(subjects, tmp_path / "fine", quick, init_from=tmp_path / "base"),
+            say=said.append,
+        )
+    assert said == []
+
+
 def test_a_patch_larger_than_the_volume_is_padded(subjects, quick, tmp_path):
     settings = merge(quick, {"train": {"patch_voxels": [40, 40, 40], "epochs": 1}})
     assert train(request(subjects, tmp_path / "run", settings)).steps == 3

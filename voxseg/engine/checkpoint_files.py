@@ -11,6 +11,11 @@ def checkpoint_path(path: Path) -> Path:
         for name in ("checkpoints/best.pt", "checkpoints/last.pt", "best.pt", "last.pt"):
             if (path / name).is_file():
                 return path / name
+        folds = sorted(path.glob("**/fold-*/checkpoints/best.pt"))
+        if folds:
+            raise DataError(
+                f"{path} is a cross-validation; name one of its runs, like {folds[0].parents[1]}"
+            )
         raise DataError(f"{path} holds no checkpoints/best.pt; is it the folder of a finished run?")
     if not path.is_file():
         raise DataError(f"{path} does not exist; give a run folder or a checkpoint file")

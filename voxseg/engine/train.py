@@ -17,6 +17,7 @@ from voxseg.data.layouts import Case, Dataset, find_cases
 from voxseg.data.splits import Fold, check_split, holdout, read_split, split_hash, write_split
 from voxseg.documents import write_document
 from voxseg.engine.cases import forget_prepared, prepare_cases
+from voxseg.engine.checkpoint_files import checkpoint_path
 from voxseg.engine.config import Config, build, dump, merge, read_toml
 from voxseg.engine.device import choose_compute, choose_device, deterministic
 from voxseg.engine.loop import TrainingRun
@@ -102,6 +103,8 @@ def _open(
     request: TrainRequest, opened: ExitStack, ranks: Ranks, say: Callable[[str], None]
 ) -> tuple[Dataset, Config, Fold]:
     """Check the data, open the run folder until ``opened`` is closed, settle what will be done."""
+    if request.init_from is not None and not request.resume:
+        checkpoint_path(request.init_from)  # before minutes go into supervoxels
     dataset, report = examine(request.data, request.labels)
     report.raise_for_errors()
     opened.enter_context(open_run(request.run, resume=request.resume, overwrite=request.overwrite))
