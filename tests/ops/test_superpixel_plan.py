@@ -213,3 +213,17 @@ def test_out_of_memory_says_how_much(monkeypatch):
     monkeypatch.setattr(MODULE, "_sorted_tiles", fail)
     with pytest.raises(torch.OutOfMemoryError, match=r"plan of 128 labels .* takes about"):
         make_tiles(torch.zeros(2, 64, dtype=torch.int32), 1)
+
+
+def test_a_device_without_room_says_what_a_plan_takes(pretence, cuda_on_cpu):
+    labels = torch.zeros(1, 32, 64, 64, dtype=torch.int32)
+    with pretence.pretended(memory_bytes=4 * labels.nbytes) as device:
+        here = labels.to(device)
+        for call in (
+            lambda: superpixel_plan(here, 1),
+            lambda: superpixel_pool(here[:, None].float(), here, 1, "mean"),
+        ):
+            with pytest.raises(
+                torch.OutOfMemoryError, match="plan of 131072 labels on cuda:0, whi"
+            ):
+                call()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from voxseg.ops import superpixel_pool, superpixel_unpool
+from voxseg.ops import slic, superpixel_plan, superpixel_pool, superpixel_unpool
 
 FEATURES = torch.zeros(2, 3, 4, 5)
 LABELS = torch.zeros(2, 4, 5, dtype=torch.int64)
@@ -43,3 +43,22 @@ def test_superpixel_pool_rejects(features, labels, count, reduce, error, message
 def test_superpixel_unpool_rejects(values, labels, error, message):
     with pytest.raises(error, match=message):
         superpixel_unpool(values, labels)
+
+
+@pytest.mark.cuda
+def test_tensors_of_two_devices_are_refused(cuda_device):
+    features, labels = FEATURES.to(cuda_device), LABELS.to(cuda_device)
+    for one, other in (
+        (features, LABELS),
+        (FEATURES, labels),
+        (features, superpixel_plan(LABELS, 1)),
+    ):
+        with pytest.raises(ValueError, match=r"must be on one device, got .* and "):
+            superpixel_pool(one, other, 1)
+    with pytest.raises(ValueError, match="must be on one device, got cuda:0 and cpu"):
+        superpixel_unpool(features[..., 0], LABELS)
+    mask = torch.ones(4, 5, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match="mask must be on the image's device, cuda:0, got one on cpu"
+    ):
+        slic(features[0, 0], n_segments=2, compactness=0.1, mask=mask)
