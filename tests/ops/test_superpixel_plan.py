@@ -162,6 +162,18 @@ def test_another_stream_waits_for_what_is_kept(pretence, cuda_device, monkeypatc
     assert story == []
 
 
+@pytest.mark.cuda
+def test_what_a_graph_captures_is_not_kept(pretence, cuda_device, monkeypatch):
+    labels = labels_of((9, 10, 33), 5).long().to(cuda_device)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    captured = narrow(labels)
+    assert narrow(labels) is not captured
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    kept = narrow(labels)
+    assert kept is not captured
+    assert narrow(labels) is kept
+
+
 def test_narrow_keeps_what_does_not_fit_outside():
     wide = torch.tensor([[-(2**40), -1, 0, 5, 2**31, 2**40]])
     assert narrow(wide).tolist() == [[-1, -1, 0, 5, 2**31 - 1, 2**31 - 1]]

@@ -292,7 +292,8 @@ def narrow(superpixels: Tensor) -> Tensor:
         labels = superpixels.clamp(-1, 2**31 - 1)
     labels = labels.to(torch.int32)
     labels = labels.contiguous() if is_cuda else labels
-    if entry is not None:
+    # What a graph captures is filled when the graph runs, and is the graph's own.
+    if entry is not None and not _is_capturing(superpixels):
         entry.narrow, entry.narrow_ready = labels, _mark(labels)
     return labels
 
@@ -337,7 +338,7 @@ def find_tiles_if_worth_it(superpixels: Tensor, count: int) -> Tiles | None:
 
 def _mark(tensor: Tensor) -> _Ready | None:
     """Mark what the current stream has been given to make on the device of ``tensor``."""
-    if tensor.device.type != "cuda" or _is_capturing(tensor):
+    if tensor.device.type != "cuda":
         return None
     stream = torch.cuda.current_stream(tensor.device)
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types here
