@@ -36,7 +36,7 @@ def assembly(op, real, text=None):
     """PTX of each kernel."""
     library, program, _ = compiled(op, real, "compute_90", text=text)
     _, size = library.nvrtcGetPTXSize(program)
-    ptx = b" " * size
+    ptx = nvrtc._buffer(size)
     library.nvrtcGetPTX(program, ptx)
     parts = re.split(r"\.entry (\w+)", ptx.decode().strip("\0"))
     return dict(zip(parts[1::2], parts[2::2], strict=True))

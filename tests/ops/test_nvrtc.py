@@ -89,6 +89,17 @@ def test_a_tensor_of_another_type_is_refused(kind, fitting, other):
         nvrtc.pack((kind,), [torch.zeros(3, dtype=other)], torch.float16)
 
 
+def test_a_log_of_one_byte_is_written_to_nobody_else_s(compiler):
+    library = nvrtc._nvrtc()
+    _, program = library.nvrtcCreateProgram(b"", b"empty.cu", 0, [], [])
+    library.nvrtcCompileProgram(program, 0, [])
+    assert library.nvrtcGetProgramLogSize(program)[1] == 1  # a zero alone
+    assert nvrtc._log(library, program) == ""
+    library.nvrtcDestroyProgram(program)
+    assert bytes([32]) == b"  "[:1] == bytes.fromhex("20")
+    assert [*bytes([32])] == [32]
+
+
 def test_a_cubin_is_made_once_and_kept(kernel_file, compiler, monkeypatch):
     cubin = nvrtc.cached_cubin("scale", "sm_90", torch.float16)
     assert cubin.startswith(b"\x7fELF")

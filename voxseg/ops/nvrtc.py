@@ -148,7 +148,7 @@ def compile_cubin(op: str, arch: str, real: torch.dtype = torch.float32) -> byte
             raise KernelError(f"NVRTC cannot compile {op}.cu for {arch}: {_log(nvrtc, program)}")
         error, size = nvrtc.nvrtcGetCUBINSize(program)
         _check(error, "nvrtcGetCUBINSize")
-        cubin: bytes = b" " * size
+        cubin = _buffer(size)
         (error,) = nvrtc.nvrtcGetCUBIN(program, cubin)
         _check(error, "nvrtcGetCUBIN")
     finally:
@@ -320,9 +320,14 @@ def _options(arch: str, real: torch.dtype) -> list[str]:
 
 def _log(nvrtc: Any, program: Any) -> str:
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log: bytes = b" " * size
+    log = _buffer(size)
     nvrtc.nvrtcGetProgramLog(program, log)
     return log.decode(errors="replace").strip("\0 \n")
+
+
+def _buffer(size: int) -> bytes:
+    """Bytes for NVRTC to write into. Python shares those of one byte among all that use them."""
+    return bytes(max(size, 2))
 
 
 def _nvrtc() -> Any:
