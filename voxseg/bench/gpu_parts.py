@@ -13,7 +13,6 @@ from voxseg.ops import nvrtc
 ROOT = Path(voxseg.__file__).parents[1]
 TESTS = ("tests/ops", "tests/layers", "tests/models")
 
-_SANITIZED = ("superpixel_pool", "superpixel_unpool", "slic_image", "slic", "slic_connectivity")
 _FOUND_ERRORS = "9"
 _CUDA_FOLDERS = ("CUDA_HOME", "CUDA_PATH")
 
@@ -78,7 +77,7 @@ def _sanitizer(tool: str) -> Callable[[Setting], list[str]]:
 
 
 def _kernels() -> list[str]:
-    return sorted(name for op in _SANITIZED for name in nvrtc.signatures(nvrtc.source(op)))
+    return sorted(name for op in nvrtc.FILES for name in nvrtc.signatures(nvrtc.source(op)))
 
 
 def _find_sanitizer() -> str | None:

@@ -18,14 +18,6 @@ from voxseg.ops import nvrtc
 from voxseg.ops.nvrtc import KernelError
 from voxseg.ops.superpixel_plan import plain
 
-_KERNELS = (
-    "superpixel_pool",
-    "superpixel_pool_rows",
-    "superpixel_unpool",
-    "slic_image",
-    "slic",
-    "slic_connectivity",
-)
 _OPTIONAL = {
     "nilearn": ("the demo's MNI152 template", "pip install 'voxseg[brain]'"),
     "highdicom": ("DICOM series in, DICOM Segmentations out", "pip install 'voxseg[dicom]'"),
@@ -89,7 +81,7 @@ def _kernels() -> list[Finding]:
     if plain():
         return [*found, Finding("CUDA kernels", "not used: VOXSEG_KERNELS=torch")]
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        found += [_kernel_state(op, index) for op in _KERNELS]
+        found += [_kernel_state(op, index) for op in nvrtc.FILES]
     return found
 
 

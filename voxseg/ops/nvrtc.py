@@ -26,6 +26,15 @@ from voxseg.errors import VoxsegError
 
 Argument = Tensor | int | float | None
 
+FILES = (
+    "superpixel_pool",
+    "superpixel_pool_rows",
+    "superpixel_unpool",
+    "slic_image",
+    "slic",
+    "slic_connectivity",
+)
+"""The kernel files that voxseg's ops use."""
 MOST_SHARED_BYTES = 48 * 1024
 """Dynamic shared memory that every device gives a block without being asked."""
 REALS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
