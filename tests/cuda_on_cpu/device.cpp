@@ -41,6 +41,9 @@ void give_back(size_t bytes) {
 }
 
 void arrive() {
+  // Who comes while another thread is at it goes on when the copies are there.
+  static std::mutex arriving;
+  std::lock_guard<std::mutex> whole(arriving);
   std::vector<Deferred> now;
   {
     std::lock_guard<std::mutex> guard(lock);
@@ -229,6 +232,12 @@ void each_tensor(c10::IValue& value, const std::function<at::Tensor(const at::Te
   }
 }
 
+// A CPU's convolutions of small floats read memory that nobody wrote where a map has two layers
+// (voxseg/engine/shallow.py); a GPU adds up in float32, and so does this.
+at::Tensor wide(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.to(at::ScalarType::Float) : tensor;
+}
+
 void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto& schema = op.schema();
   const std::string& name = schema.name();
@@ -258,11 +267,22 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
                                         "aten::masked_select", "aten::_unique2", "aten::unique_consecutive", "aten::bincount"};
   for (const char* one : waiting)
     if (name == one) wait(one);
+  const bool is_convolution = name.find("aten::convolution") == 0;
+  const at::ScalarType kind =
+      is_convolution ? changed[0].toTensor().scalar_type() : at::ScalarType::Float;
+  const bool is_widened = kind == at::ScalarType::Half || kind == at::ScalarType::BFloat16;
   torch::jit::drop(stack, count);
-  for (c10::IValue& value : changed) stack->push_back(std::move(value));
+  for (c10::IValue& value : changed) {
+    if (is_widened) each_tensor(value, wide);
+    stack->push_back(std::move(value));
+  }
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
   call.bring_back();
   const size_t results = schema.returns().size();
+  for (size_t i = stack->size() - results; is_widened && i < stack->size(); ++i)
+    each_tensor((*stack)[i], [&](const at::Tensor& tensor) {
+      return tensor.defined() ? tensor.to(kind) : tensor;
+    });
   for (size_t i = stack->size() - results; i < stack->size(); ++i)
     each_tensor((*stack)[i], [&](const at::Tensor& tensor) { return call.on_cuda(tensor); });
 }

@@ -114,6 +114,18 @@ def test_autocast_and_inference_mode(cuda):
     assert not flat.is_inference()
 
 
+@pytest.mark.parametrize("dtype", [BF16, torch.float16, torch.float64], ids=str)
+def test_convolutions_keep_their_type(cuda, dtype):
+    image = torch.randn(1, 2, 2, 5, 6, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(3, 2, 3, 3, 3, generator=torch.Generator().manual_seed(1))
+    here = image.to(cuda, dtype).requires_grad_()
+    found = functional.conv3d(here, weight.to(cuda, dtype), padding=1)
+    (grad,) = torch.autograd.grad(found.sum(), here)
+    assert found.dtype == grad.dtype == dtype
+    exact = functional.conv3d(image.to(dtype).double(), weight.to(dtype).double(), padding=1)
+    torch.testing.assert_close(found.cpu(), exact.to(dtype))
+
+
 def test_what_nobody_waited_for_has_not_come(cuda):
     there = torch.arange(3.0, device=cuda)
     pinned = torch.empty(3, pin_memory=True)
