@@ -1,23 +1,31 @@
 // A CUDA device that is none: tensors say "cuda:0" and lie in the CPU's memory.
+//
+// Each operator on such tensors comes to `run`, which gives the CPU's operator tensors of its own
+// that share their memory, and makes CUDA tensors of what comes back. `copy` is what lies between
+// the two places; it knows which copies the host waits for. device.py loads this file.
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
-#include <new>
-#include <string_view>
 #include <unordered_map>
 #include <vector>
-#include <functional>
 
 namespace {
 
 const c10::Device CPU(c10::kCPU), CUDA(c10::kCUDA, 0);
+
+// Operators whose result, or its size, the host has to know.
+const char* const WAITING[] = {
+    "aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select",
+    "aten::_unique2", "aten::unique_consecutive", "aten::bincount",
+};
 
 // ---- counts and deferred copies ----
 std::mutex lock;
@@ -30,7 +38,8 @@ size_t used = 0, most_used = 0, limit = 0;  // bytes of the device
 
 void take(size_t bytes) {
   std::lock_guard<std::mutex> guard(lock);
-  TORCH_CHECK_WITH(OutOfMemoryError, used + bytes <= limit, "CUDA out of memory. Tried to allocate ",
+  TORCH_CHECK_WITH(OutOfMemoryError, used + bytes <= limit,
+                   "CUDA out of memory. Tried to allocate ",
                    bytes, " bytes; ", used, " of ", limit, " are in use");
   used += bytes;
   if (used > most_used) most_used = used;
@@ -70,7 +79,9 @@ struct PinnedAllocator final : c10::Allocator {
     return {memory, memory, release, CPU};
   }
   c10::DeleterFnPtr raw_deleter() const override { return release; }
-  void copy_data(void* to, const void* from, size_t bytes) const override { memcpy(to, from, bytes); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    memcpy(to, from, bytes);
+  }
 };
 PinnedAllocator pinned_allocator;
 
@@ -140,7 +151,8 @@ struct Call {
     auto& storage = to_cpu[own.unsafeGetStorageImpl()];
     if (!storage) {
       storage = c10::Storage(c10::Storage::use_byte_size_t(), own.nbytes(),
-                             at::DataPtr(own.mutable_data(), CPU), c10::GetAllocator(c10::kCPU), true);
+                             at::DataPtr(own.mutable_data(), CPU),
+                             c10::GetAllocator(c10::kCPU), true);
       to_cuda[storage.unsafeGetStorageImpl()] = own;
       lent[storage.unsafeGetStorageImpl()] = own.mutable_data();
     }
@@ -263,10 +275,8 @@ void run(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
               "Expected all tensors to be on the same device, but found at least two devices, "
               "cuda:0 and cpu! (when calling ", name, ")");
   TORCH_CHECK(pretending || any_cuda, "the pretended CUDA device is gone");
-  static const char* const waiting[] = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal",
-                                        "aten::masked_select", "aten::_unique2", "aten::unique_consecutive", "aten::bincount"};
-  for (const char* one : waiting)
-    if (name == one) wait(one);
+  if (std::find(std::begin(WAITING), std::end(WAITING), name) != std::end(WAITING))
+    wait(name.c_str());
   const bool is_convolution = name.find("aten::convolution") == 0;
   const at::ScalarType kind =
       is_convolution ? changed[0].toTensor().scalar_type() : at::ScalarType::Float;

@@ -13,10 +13,7 @@ are the CPU's. Only with builds of torch that have no CUDA.
 import contextlib
 import ctypes
 import functools
-import hashlib
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, SimpleNamespace
@@ -26,11 +23,9 @@ from unittest import mock
 import torch
 
 import voxseg
-from voxseg.errors import VoxsegError
-from voxseg.files import replacing
 from voxseg.ops import nvrtc
 
-from .host import BUILDS, HERE, HostKernels, LaunchError, compiler
+from .host import HERE, HostKernels, built, compile_with, compiler
 
 CAPABILITY = (9, 0)
 NAME = "pretended GPU"
@@ -229,20 +224,7 @@ def _answers(memory_bytes: int) -> dict[str, Any]:
 def _build() -> Path:
     source = HERE / "device.cpp"
     command = [*compiler(), *_FLAGS]
-    key = "\0".join([source.read_text(), *command, torch.__version__])
-    path = BUILDS / f"device-{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-    if path.is_file():
-        return path
-    try:
-        with replacing(path) as temporary:
-            _run([*command, str(source), "-o", str(temporary), *_LINKED])
-    except VoxsegError:
-        path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-")) / path.name
-        _run([*command, str(source), "-o", str(path), *_LINKED])
-    return path
-
-
-def _run(command: list[str]) -> None:
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    if answer.returncode:
-        raise LaunchError(f"{command[0]} cannot build the device:\n{answer.stderr[:4000]}")
+    parts = [source.read_text(), *command, torch.__version__]
+    return built(
+        parts, lambda path: compile_with([*command, str(source), "-o", str(path), *_LINKED])
+    )

@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from unittest import mock
@@ -233,16 +233,24 @@ def _build(text: str, real: torch.dtype, mode: str) -> Path:
     command = [*compiler(), *_FLAGS, f"-DREAL={nvrtc.REALS[real]}", "-DVOXSEG_HOST"]
     command += ["-O1", "-g1", "-DVOXSEG_WATCH"] if receiver else ["-O2"]
     parts = [code, *sources, *command, _version(), platform.machine()]
+    return built(parts, lambda path: _compile(code, command, receiver, path))
+
+
+def built(parts: Sequence[str], build: Callable[[Path], None]) -> Path:
+    """Give the library that ``build`` makes of ``parts``, from ``BUILDS`` if it is there.
+
+    A folder that cannot be written costs a compilation, nothing else.
+    """
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     path = BUILDS / f"{key}.so"
     if path.is_file():
         return path
     try:
         with replacing(path) as temporary:
-            _compile(code, command, receiver, temporary)
+            build(temporary)
     except VoxsegError:
         path = Path(tempfile.mkdtemp(prefix="cuda_on_cpu-")) / path.name
-        _compile(code, command, receiver, path)
+        build(path)
     return path
 
 
@@ -251,14 +259,14 @@ def _compile(code: str, command: list[str], receiver: str, path: Path) -> None:
         kernels = Path(folder) / "kernels.cpp"
         kernels.write_text(code)
         if not receiver:
-            _run([*command, "-shared", str(kernels), "-o", str(path)])
+            compile_with([*command, "-shared", str(kernels), "-o", str(path)])
             return
         # Instrumented as for the thread sanitizer, but linked with our own receiver of the calls.
         objects = [f"{folder}/kernels.o", f"{folder}/receiver.o"]
         watched = ["-fsanitize=thread", *_volatile_apart()]
-        _run([*command, *watched, "-c", str(kernels), "-o", objects[0]])
-        _run([*command, "-O2", "-c", str(HERE / receiver), "-o", objects[1]])
-        _run([*compiler(), "-shared", *objects, "-o", str(path)])
+        compile_with([*command, *watched, "-c", str(kernels), "-o", objects[0]])
+        compile_with([*command, "-O2", "-c", str(HERE / receiver), "-o", objects[1]])
+        compile_with([*compiler(), "-shared", *objects, "-o", str(path)])
 
 
 def _program(text: str) -> str:
@@ -344,7 +352,8 @@ def _volatile_apart() -> list[str]:
     return ["--param=tsan-distinguish-volatile=1"]
 
 
-def _run(command: list[str]) -> None:
+def compile_with(command: list[str]) -> None:
+    """Run a compiler; what it says against the source is the error."""
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     if answer.returncode:
-        raise LaunchError(f"{command[0]} cannot build the kernels:\n{answer.stderr[:4000]}")
+        raise LaunchError(f"{command[0]} cannot build it:\n{answer.stderr[:4000]}")
