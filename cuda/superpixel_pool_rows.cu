@@ -12,23 +12,42 @@ __device__ __forceinline__ int key_voxel(u64 key) {
   return key ? int(0xffffffffu - u32(key)) : -1;
 }
 
+struct Add {
+  typedef double Value;  // costs nothing here, and a superpixel may have thousands of rows
+  static __device__ __forceinline__ Value join(Value a, Value b) { return a + b; }
+};
+struct Larger {
+  typedef u64 Value;
+  static __device__ __forceinline__ Value join(Value a, Value b) { return max(a, b); }
+};
+
 // Pass 2: one block 32 channels of a superpixel; its warps take turns with the rows, lanes run along
-// the channels. `count` is K, the grid counts the superpixels of the whole batch. Adding in double
-// costs nothing here, and a superpixel may have thousands of rows.
+// the channels. `count` is K, the grid counts the superpixels of the whole batch.
+// Gives what the rows come to in a channel, in the first warp.
+template <class Op, class Row>
+__device__ __forceinline__ typename Op::Value join_rows(const Row* partial, const int* rows,
+                                                        const int* first, int channels,
+                                                        int channel) {
+  SHARED(typename Op::Value, part);
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
+  typename Op::Value joined = 0;
+  if (channel < channels)
+    for (int j = begin + warp; j < end; j += WARPS)
+      joined = Op::join(joined, partial[i64(rows[j]) * channels + channel]);
+  part[warp * 32 + lane] = joined;
+  __syncthreads();
+  if (warp == 0)
+    for (int w = 1; w < WARPS; ++w) joined = Op::join(joined, part[w * 32 + lane]);
+  return joined;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 sum_rows(const float* partial, const int* rows, const int* first, const i64* sizes, real* out,
          int channels, int count) {
-  SHARED(double, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, channel = blockIdx.y * 32 + lane;
-  int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
-  double total = 0;
-  if (channel < channels)
-    for (int j = begin + warp; j < end; j += WARPS)
-      total += partial[i64(rows[j]) * channels + channel];
-  part[warp * 32 + lane] = total;
-  __syncthreads();
-  if (warp > 0 || channel >= channels) return;
-  for (int w = 1; w < WARPS; ++w) total += part[w * 32 + lane];
+  int channel = blockIdx.y * 32 + (threadIdx.x & 31);
+  double total = join_rows<Add>(partial, rows, first, channels, channel);
+  if (threadIdx.x >= 32 || channel >= channels) return;
   if (sizes && sizes[blockIdx.x] > 1) total /= double(sizes[blockIdx.x]);
   i64 image = blockIdx.x / count, label = blockIdx.x % count;
   out[(image * channels + channel) * count + label] = from_float(float(total));
@@ -49,17 +68,9 @@ __device__ __forceinline__ void write_max(u64 key, const real* features, i64 ima
 extern "C" __global__ void __launch_bounds__(THREADS)
 max_rows(const u64* partial, const int* rows, const int* first, const real* features, real* out,
          int* argmax, int channels, int count, i64 voxels, int last) {
-  SHARED(u64, part);
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, channel = blockIdx.y * 32 + lane;
-  int begin = first[blockIdx.x], end = first[blockIdx.x + 1];
-  u64 best = 0;
-  if (channel < channels)
-    for (int j = begin + warp; j < end; j += WARPS)
-      best = max(best, partial[i64(rows[j]) * channels + channel]);
-  part[warp * 32 + lane] = best;
-  __syncthreads();
-  if (warp > 0 || channel >= channels) return;
-  for (int w = 1; w < WARPS; ++w) best = max(best, part[w * 32 + lane]);
+  int channel = blockIdx.y * 32 + (threadIdx.x & 31);
+  u64 best = join_rows<Larger>(partial, rows, first, channels, channel);
+  if (threadIdx.x >= 32 || channel >= channels) return;
   i64 image = blockIdx.x / count, label = blockIdx.x % count;
   write_max(best, features, image, channel, label, out, argmax, channels, count, voxels, last);
 }

@@ -219,8 +219,8 @@ PLANTED = {
         5,
     ),
     "no barrier in pass 2": (
-        "part[warp * 32 + lane] = best;\n  __syncthreads();",
-        "part[warp * 32 + lane] = best;",
+        "part[warp * 32 + lane] = joined;\n  __syncthreads();",
+        "part[warp * 32 + lane] = joined;",
         1,
     ),
     "a plain maximum for an atomic": (

@@ -51,9 +51,7 @@ def split(
     overwrite: bool = False,
 ) -> "tuple[Fold, ...]":
     """Deal the cases of ``data`` into folds and write them to ``output``; see ``voxseg split``."""
-    for place in (data, labels, groups):
-        if place is not None:
-            check_exists(Path(place))  # before torch is loaded
+    check_exists(data, labels, groups)  # before torch is loaded
     from voxseg.engine.dealing import Dealing, write_dealt
 
     dealing = Dealing(
@@ -80,8 +78,7 @@ def supervoxels(
     say: Callable[[str], None] = silent,
 ) -> "SupervoxelReport":
     """Divide volumes into supervoxels and measure them; see ``voxseg supervoxels --help``."""
-    for place in as_paths(images):
-        check_exists(place)  # before torch is loaded
+    check_exists(*as_paths(images))  # before torch is loaded
     from voxseg.data.superpixels import SupervoxelSettings
     from voxseg.engine.supervoxels import SupervoxelRequest, make_supervoxels
 

@@ -50,8 +50,7 @@ def predict(
     """Segment files and folders; a failed case is in its outcome; see ``voxseg predict --help``."""
     check_page(as_path(report), overwrite=overwrite or skip_existing)
     # What is missing is told before torch and the rest are loaded.
-    for place in as_paths(inputs):
-        check_exists(place)
+    check_exists(*as_paths(inputs))
     member_checkpoints(Path(checkpoint))
     with loading():
         from voxseg.engine import predict as _predict
@@ -114,8 +113,7 @@ def evaluate(
     say: Callable[[str], None] = silent,
 ) -> "Evaluation | TaskEvaluation":
     """Score masks against truth; with ``output`` write the tables; see ``voxseg evaluate``."""
-    for place in (prediction, truth):
-        check_exists(Path(place))
+    check_exists(prediction, truth)
     from voxseg.engine import evaluate as _evaluate
     from voxseg.engine import report_commands as _reports
     from voxseg.engine.evaluate_files import check_output

@@ -29,9 +29,8 @@ def view(
 ) -> "WrittenViewer":
     """Write one HTML page that shows a volume with masks over it; see ``voxseg view --help``."""
     shown = () if masks is None else as_paths(masks)
-    for place in (image, *shown, supervoxels, uncertainty):
-        if place is not None:
-            check_exists(Path(place))  # before anything that reads volumes is loaded
+    # Before anything that reads volumes is loaded.
+    check_exists(image, *shown, supervoxels, uncertainty)
     from voxseg.engine import view as _view
 
     request = _view.ViewRequest(

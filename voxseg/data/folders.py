@@ -10,14 +10,15 @@ UNLABELLED_FOLDERS = frozenset({"unlabelled", "unlabeled", "imagests", "images_u
 """Names, in lower case, of folders whose images are meant to have no label."""
 
 
-def check_exists(place: Path) -> None:
-    """Refuse what is neither a file nor a folder.
+def check_exists(*places: str | os.PathLike[str] | None) -> None:
+    """Refuse what is neither a file nor a folder; None is nothing to look for.
 
     Raises:
         DataError: There is nothing of that name.
     """
-    if not place.exists():
-        raise DataError(f"there is no file or folder {place}; check the name")
+    for place in places:
+        if place is not None and not Path(place).exists():
+            raise DataError(f"there is no file or folder {place}; check the name")
 
 
 def files_below(root: Path) -> Iterator[Path]:

@@ -156,9 +156,7 @@ def _folder(root: Path, need_labels: bool) -> Dataset:
 
 def _two_folders(images_at: Path, labels_at: Path | None, need_labels: bool) -> Dataset:
     """Pair the images of one folder with the labels of another, or one file with another."""
-    for place in (images_at, labels_at):
-        if place is not None:
-            check_exists(place)
+    check_exists(images_at, labels_at)
     if images_at.is_file():
         if labels_at is None or not labels_at.is_file():
             raise DataError(

@@ -55,8 +55,7 @@ def find_pairs(prediction: Path, truth: Path) -> Pairs:
         DataError: A place does not exist or nothing in one fits the other.
         UsageError: A folder is to be scored against one file.
     """
-    for place in (prediction, truth):
-        check_exists(place)
+    check_exists(prediction, truth)
     if is_case_file(truth) and truth.is_file():
         if not prediction.is_file():
             raise UsageError(

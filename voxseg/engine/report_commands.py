@@ -125,8 +125,7 @@ def check_images(images: Path | None, *, is_kept: bool) -> None:
     """Refuse images that nobody would see, or that are not there, before any work is done."""
     if images is not None and not is_kept:
         raise UsageError("--images is drawn on a page: add --report PAGE, or -o to make one later")
-    if images is not None:
-        check_exists(images)
+    check_exists(images)
 
 
 def prediction_source(

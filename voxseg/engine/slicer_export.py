@@ -130,8 +130,7 @@ def export_slicer(request: SlicerRequest, say: Say = lambda _: None) -> list[Sli
 
 def _find(request: SlicerRequest) -> tuple[Path, list[_Item]]:
     """Return the folder of the masks, and each with its image and its outputs."""
-    for place in (request.mask, request.image):
-        check_exists(place)
+    check_exists(request.mask, request.image)
     is_one = request.mask.is_file()
     series = series_of(request.image) if is_one else ()
     if is_one and (series or request.image.is_file()):
