@@ -14,7 +14,7 @@ from voxseg.bench.predict import PredictBench, run_predict_bench
 from voxseg.engine.checkpoint import load_checkpoint
 from voxseg.engine.network import network_of
 from voxseg.engine.untrained import write_untrained
-from voxseg.errors import UsageError, VoxsegError
+from voxseg.errors import DataError, UsageError, VoxsegError
 
 CPU = torch.device("cpu")
 
@@ -59,6 +59,13 @@ def test_a_prediction_that_fails_is_told(tmp_path):
     bench = PredictBench(networks=("reduced8-v0",), image=image, repeats=1)
     with pytest.raises(VoxsegError, match=r"predict failed on .*head.nii.gz: .*case0"):
         run_predict_bench(bench, CPU, write_untrained, lambda _: None)
+
+
+@pytest.mark.parametrize(("name", "message"), [("no.nii.gz", "there is no"), (".", "is a folder")])
+def test_an_image_that_is_no_file_is_told_before_anything_is_made(tmp_path, name, message):
+    bench = PredictBench(networks=("reduced8-v0",), image=tmp_path / name)
+    with pytest.raises(DataError, match=message):
+        run_predict_bench(bench, CPU, None, None)
 
 
 def test_untrained_networks_are_the_recipes(tmp_path):

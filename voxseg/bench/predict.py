@@ -24,7 +24,8 @@ import torch
 from voxseg.bench.device import device_info
 from voxseg.bench.heads import write_head
 from voxseg.bench.report import BenchResult, Row
-from voxseg.errors import VoxsegError
+from voxseg.data.folders import check_exists
+from voxseg.errors import DataError, VoxsegError
 
 NETWORKS = ("reduced8-v0", "reduced8-v3", "reduced8-v4", "full-v0", "full-v3")
 """Measured by default; each with ``ibsr-`` before it is a recipe."""
@@ -74,8 +75,12 @@ def run_predict_bench(
         case; and the network a second time.
 
     Raises:
+        DataError: The image is no file.
         VoxsegError: A prediction failed.
     """
+    check_exists(bench.image)
+    if bench.image is not None and bench.image.is_dir():
+        raise DataError(f"{bench.image} is a folder; name one NIfTI file in it")
     rows = []
     with TemporaryDirectory() as folder:
         place = Path(folder)
